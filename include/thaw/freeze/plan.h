@@ -1,0 +1,76 @@
+/// What a freeze means for a model, worked out before anything runs: which tensors train, where autograd starts and why,
+/// what backward walks, and what a step costs.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "thaw/core/json.h"
+#include "thaw/policy/layout.h"
+
+namespace thaw {
+
+enum class ParameterClass {
+  trainable,
+  frozen,
+  dead,  ///< no stage uses it: it can never get a gradient, whatever the rules say
+};
+
+struct PlannedParameter {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  at::ScalarType dtype = at::kFloat;
+  std::string stack;
+  std::int64_t block = -1;
+  ParameterClass parameter_class = ParameterClass::frozen;
+  std::string decided_by;  ///< the rule, or "default"
+  std::string digest;      ///< of its content; filled by add_digests, empty in a plan made without weights
+  [[nodiscard]] std::int64_t numel() const;
+};
+
+struct StackPlan {
+  std::string name;
+  std::int64_t blocks = 0;
+  std::vector<std::int64_t> trainable_blocks;  ///< blocks with at least one trainable tensor
+  std::vector<std::int64_t> dead_blocks;       ///< blocks in which no tensor can learn
+};
+
+struct StagePlan {
+  std::string name;
+  bool runs_under_grad = false;   ///< at or after the gradient boundary
+  bool backward_walks = false;    ///< its output depends on something trainable and the loss depends on it
+  double forward_flops = 0.0;     ///< per sample
+  double backward_flops = 0.0;    ///< 0; about 1x forward (input gradients only); about 2x (input and weight gradients)
+};
+
+struct FreezePlan {
+  static constexpr int kSchemaVersion = 1;
+
+  std::string model_type;
+  std::vector<std::string> rules;             ///< as text, in order
+  std::vector<PlannedParameter> parameters;   ///< every parameter, in the layout's order
+  std::vector<StackPlan> stacks;
+  std::vector<StagePlan> line;
+  std::size_t boundary = 0;                   ///< index into line: stages before it run under no-grad
+  std::string boundary_parameter;             ///< the trainable parameter that sets it
+
+  [[nodiscard]] std::vector<std::string> names(ParameterClass parameter_class) const;
+  [[nodiscard]] std::int64_t elements(ParameterClass parameter_class) const;
+  [[nodiscard]] bool trains(std::string_view name) const;
+  [[nodiscard]] double forward_flops() const;
+  [[nodiscard]] double backward_flops() const;
+
+  /// SHA-256 over names, shapes and classes: equal for equal freezes, whatever the rules' wording.
+  [[nodiscard]] std::string digest() const;
+  [[nodiscard]] Json to_json() const;
+  /// @throws FormatError naming the field
+  [[nodiscard]] static FreezePlan from_json(const Json& json, const std::string& where);
+  /// The table that `thaw plan` prints.
+  [[nodiscard]] std::string summary() const;
+};
+
+}  // namespace thaw

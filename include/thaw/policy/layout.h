@@ -1,0 +1,54 @@
+/// What a model consists of, as data: its parameters, its block stacks, and its forward pass as a line of stages.
+/// Everything that freezing can give is read off this description; nothing that reads it knows a model by name.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace thaw {
+
+/// One parameter tensor.
+struct ParameterInfo {
+  std::string name;  ///< full name, as in model.safetensors
+  std::vector<std::int64_t> shape;
+  at::ScalarType dtype = at::kFloat;
+  std::string stack;                 ///< name of its block stack, or empty
+  std::int64_t block = -1;           ///< index in that stack
+  std::vector<std::string> groups;   ///< of "norms", "biases", "embeddings", "projectors"
+  bool trainable_by_default = true;  ///< what the model's own configuration says
+
+  [[nodiscard]] std::int64_t numel() const;
+};
+
+/// A run of like blocks.
+struct BlockStack {
+  std::string name;    ///< short: "vision", "language", "expert"; or the module path for a module found by itself
+  std::string prefix;  ///< of its parameters, up to and without ".<block>."
+  std::int64_t blocks = 0;
+};
+
+/// One step of the forward pass, without its code.
+struct StageInfo {
+  std::string name;
+  std::vector<std::string> reads;       ///< keys of PrefixState
+  std::vector<std::string> writes;      ///< keys of PrefixState (a key written twice is replaced)
+  std::vector<std::string> parameters;  ///< full names; a parameter may be used by several stages
+  double flops = 0.0;                   ///< of the forward pass of one sample at the configured sizes (2 per multiply-add)
+};
+
+struct ModelLayout {
+  std::string type;                       ///< "smolvla", or "module" for a user's module
+  std::vector<ParameterInfo> parameters;  ///< in registration order (LeRobot's optimiser ids)
+  std::vector<BlockStack> stacks;
+  std::vector<StageInfo> line;            ///< in order; a parameter that no stage uses can never get a gradient ("dead")
+  std::string output_key;                 ///< the key the loss is computed from
+
+  /// @throws UsageError with the nearest names
+  [[nodiscard]] const ParameterInfo& parameter(const std::string& name) const;
+  [[nodiscard]] const BlockStack& stack(const std::string& name) const;
+};
+
+}  // namespace thaw

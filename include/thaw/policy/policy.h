@@ -1,0 +1,115 @@
+/// A Vision-Language-Action policy as thaw sees it: a module, a line of stages, and how to begin and end a forward pass.
+///
+/// Legend: B batch, T chunk_size, A max_action_dim (padded width), D real action width.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "thaw/policy/batch.h"
+#include "thaw/policy/features.h"
+#include "thaw/policy/layout.h"
+#include "thaw/policy/prefix_state.h"
+#include "thaw/policy/processor.h"
+
+namespace torch::nn {
+class Module;
+}
+
+namespace thaw {
+
+/// One step of the forward pass with its code.
+struct Stage {
+  StageInfo info;
+  std::function<void(PrefixState&)> run;  ///< reads and writes exactly the keys of `info`
+};
+
+/// The random part of one training forward: flow matching's noise and time.
+struct Draw {
+  at::Tensor noise;  ///< (B, T, A) float32, N(0, 1)
+  at::Tensor time;   ///< (B) float32 in (0, 1]
+};
+
+enum class DrawPurpose { training, evaluation };
+
+/// What a policy's own configuration asks of the optimiser and the schedule (LeRobot's training preset).
+struct TrainingPreset {
+  double learning_rate = 1e-4;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 1e-10;
+  double grad_clip_norm = 10.0;
+  std::int64_t warmup_steps = 1000;
+  std::int64_t decay_steps = 30000;
+  double decay_learning_rate = 2.5e-6;
+};
+
+/// mean: a scalar over the batch; none: one number per sample, (B).
+enum class Reduction { mean, none };
+
+class Policy {
+ public:
+  virtual ~Policy() = default;
+
+  /// LeRobot's config "type", e.g. "smolvla".
+  [[nodiscard]] virtual std::string type() const = 0;
+  [[nodiscard]] virtual const Features& input_features() const = 0;
+  [[nodiscard]] virtual const Features& output_features() const = 0;
+  [[nodiscard]] virtual std::int64_t chunk_size() const = 0;
+  /// Time offsets in frames that an observation and an action are read at (LeRobot's *_delta_indices).
+  [[nodiscard]] virtual std::vector<std::int64_t> observation_delta_indices() const = 0;
+  [[nodiscard]] virtual std::vector<std::int64_t> action_delta_indices() const = 0;
+  [[nodiscard]] virtual TrainingPreset training_preset() const = 0;
+
+  [[nodiscard]] virtual const ModelLayout& layout() const = 0;
+  /// Its named_parameters() are exactly layout().parameters.
+  [[nodiscard]] virtual std::shared_ptr<torch::nn::Module> module() const = 0;
+  /// In order; line()[i].info equals layout().line[i].
+  [[nodiscard]] virtual std::span<const Stage> line() const = 0;
+  /// Index of the first stage that reads the draw: everything before may be shared by several draws.
+  [[nodiscard]] virtual std::size_t first_draw_stage() const = 0;
+
+  /// What the first stages read: pixels, camera masks, tokens, padded state. `batch` is preprocessed.
+  /// @throws MismatchError when a needed key is missing or has another shape
+  [[nodiscard]] virtual PrefixState begin(const Batch& batch) const = 0;
+  /// Noise and time as a pure function of (seed, purpose, step, batch.indices).
+  [[nodiscard]] virtual Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose, std::uint64_t step) const = 0;
+  /// Adds what the suffix stages read for a training forward: noisy actions and time.
+  virtual void add_draw(PrefixState& state, const Batch& batch, const Draw& draw) const = 0;
+  /// The training loss from the state the last stage left. float32, a scalar or (B).
+  [[nodiscard]] virtual at::Tensor loss(const PrefixState& state, const Batch& batch, const Draw& draw,
+                                        Reduction reduction) const = 0;
+  /// Sampled action chunk, still normalised: (B, T, D) float32. Runs without grad. `noise` is (B, T, A) float32.
+  [[nodiscard]] virtual at::Tensor sample(const Batch& batch, const at::Tensor& noise) const = 0;
+
+  /// Raw dataset batch -> what begin() takes; sampled chunk under key "action" -> robot units.
+  [[nodiscard]] ProcessorPipeline& preprocessor() noexcept { return preprocessor_; }
+  [[nodiscard]] ProcessorPipeline& postprocessor() noexcept { return postprocessor_; }
+  [[nodiscard]] const ProcessorPipeline& preprocessor() const noexcept { return preprocessor_; }
+  [[nodiscard]] const ProcessorPipeline& postprocessor() const noexcept { return postprocessor_; }
+
+  /// Writes config.json, model.safetensors and both processors, as LeRobot's save_pretrained does.
+  /// `folder` must exist (a StagedDirectory when it must appear whole).
+  virtual void save_pretrained(const std::filesystem::path& folder) const = 0;
+
+  /// Folder the policy was loaded from; empty when it was built from a configuration.
+  [[nodiscard]] const std::filesystem::path& source() const noexcept { return source_; }
+
+ protected:
+  ProcessorPipeline preprocessor_;
+  ProcessorPipeline postprocessor_;
+  std::filesystem::path source_;
+};
+
+/// Runs line()[from, to) on `state`.
+void run_stages(std::span<const Stage> line, std::size_t from, std::size_t to, PrefixState& state);
+
+}  // namespace thaw

@@ -1,0 +1,34 @@
+#include "thaw/policy/layout.h"
+
+#include "thaw/core/error.h"
+#include "thaw/core/names.h"
+
+namespace thaw {
+namespace {
+
+template <class Item>
+const Item& find_by_name(const std::vector<Item>& items, const std::string& name, const char* kind) {
+  for (const Item& item : items) {
+    if (item.name == name) return item;
+  }
+  std::vector<std::string> names;
+  names.reserve(items.size());
+  for (const Item& item : items) names.push_back(item.name);
+  throw UsageError(Problem{.where = name, .expected = std::string("a ") + kind + " of the model", .fix = suggest(name, names)});
+}
+
+}  // namespace
+
+std::int64_t ParameterInfo::numel() const {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) count *= size;
+  return count;
+}
+
+const ParameterInfo& ModelLayout::parameter(const std::string& name) const {
+  return find_by_name(parameters, name, "parameter");
+}
+
+const BlockStack& ModelLayout::stack(const std::string& name) const { return find_by_name(stacks, name, "block stack"); }
+
+}  // namespace thaw

@@ -1,0 +1,1 @@
+// Compiled once so that every test can reuse the precompiled header.
