@@ -17,7 +17,7 @@ endif()
 
 add_library(thaw_flags INTERFACE)
 target_compile_options(thaw_flags INTERFACE
-  -fPIC -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wno-psabi
+  -fPIC -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wno-psabi -Wno-missing-field-initializers
   $<$<BOOL:${THAW_WERROR}>:-Werror>
   $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 if(THAW_SANITIZE)
