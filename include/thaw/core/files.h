@@ -76,6 +76,10 @@ class StagedDirectory {
   bool committed_ = false;
 };
 
+/// Removes what AtomicFile and StagedDirectory of a killed process left in `directory` and returns how many there were.
+/// Only for the holder of its DirectoryLock: it cannot tell a dead process' file from a living one's. @throws IoError
+std::size_t remove_stale_temporaries(const std::filesystem::path& directory);
+
 /// An exclusive lock on a folder, held while the object lives (flock on <folder>/.lock, released by the kernel when the
 /// process dies). @throws IoError naming the process that holds it
 class DirectoryLock {
@@ -89,8 +93,9 @@ class DirectoryLock {
   int descriptor_ = -1;
 };
 
-/// Joins a relative path found in a file to `root`. @throws FormatError when it is absolute, has "..", or leaves `root`
-/// through a symbolic link. `where` names the file it was found in.
+/// Joins a relative path found in a file to `root`. @throws FormatError when it is empty or absolute, has "..", or leaves
+/// `root` through a symbolic link. `where` names the file it was found in. In a Hugging Face cache, where a snapshot is a
+/// folder of links to ../../blobs, the limit is the repository's folder (models--…, datasets--…).
 [[nodiscard]] std::filesystem::path resolve_beneath(const std::filesystem::path& root, std::string_view relative,
                                                     const std::string& where);
 
