@@ -14,7 +14,8 @@ const Item& find_by_name(const std::vector<Item>& items, const std::string& name
   std::vector<std::string> names;
   names.reserve(items.size());
   for (const Item& item : items) names.push_back(item.name);
-  throw UsageError(Problem{.where = name, .expected = std::string("a ") + kind + " of the model", .fix = suggest(name, names)});
+  throw UsageError(
+      Problem{.where = name, .expected = std::string("a ") + kind + " of the model", .fix = suggest(name, names)});
 }
 
 }  // namespace
@@ -29,6 +30,8 @@ const ParameterInfo& ModelLayout::parameter(const std::string& name) const {
   return find_by_name(parameters, name, "parameter");
 }
 
-const BlockStack& ModelLayout::stack(const std::string& name) const { return find_by_name(stacks, name, "block stack"); }
+const BlockStack& ModelLayout::stack(const std::string& name) const {
+  return find_by_name(stacks, name, "block stack");
+}
 
 }  // namespace thaw

@@ -19,15 +19,15 @@ struct Sample {
   /// "action" (T, D) float32; "action_is_pad" (T) bool; scalars rank 0.
   std::map<std::string, at::Tensor> tensors;
   std::string task;
-  std::int64_t index = 0;    ///< global frame number in the dataset
+  std::int64_t index = 0;  ///< global frame number in the dataset
   std::int64_t episode = 0;
 };
 
 /// B samples stacked: every tensor gains a leading B.
 struct Batch {
   std::map<std::string, at::Tensor> tensors;
-  std::vector<std::string> tasks;      ///< B texts
-  std::vector<std::int64_t> indices;   ///< B global frame numbers (keys of random draws and of cache entries)
+  std::vector<std::string> tasks;     ///< B texts
+  std::vector<std::int64_t> indices;  ///< B global frame numbers (keys of random draws and of cache entries)
 
   [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(indices.size()); }
   [[nodiscard]] bool has(const std::string& key) const { return tensors.contains(key); }
@@ -35,10 +35,15 @@ struct Batch {
   [[nodiscard]] const at::Tensor& at(const std::string& key) const;
 };
 
-/// Stacks samples. @throws MismatchError when they differ in keys, shapes or dtypes (naming key, both shapes, both frames)
+/// Stacks samples. @throws MismatchError when they differ in keys, shapes or dtypes (naming key, both shapes, both
+/// frames)
 [[nodiscard]] Batch collate(std::span<const Sample> samples);
 
 /// The batch with every tensor on `device`.
 [[nodiscard]] Batch to_device(Batch batch, at::Device device);
+
+/// uint8 images ("observation.image*") become float32 in [0, 1] (value / 255), as LeRobot's trainer does before its
+/// processors.
+void images_to_float(Batch& batch);
 
 }  // namespace thaw
