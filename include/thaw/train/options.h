@@ -1,0 +1,102 @@
+/// Everything a training run can be told, with LeRobot's defaults where LeRobot has one.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace thaw {
+
+/// automatic: bf16 where the device multiplies it natively (tensor/device.h), else fp32.
+enum class Precision { automatic, fp32, bf16, fp16 };
+
+enum class ScheduleKind {
+  cosine,    ///< LeRobot's cosine_decay_with_warmup
+  constant,  ///< warm-up, then the peak rate
+  linear,    ///< warm-up, then a straight line down to the decay rate
+};
+
+/// "auto", "fp32", "bf16", "fp16". @throws UsageError for another word
+[[nodiscard]] Precision parse_precision(std::string_view text);
+[[nodiscard]] std::string_view precision_name(Precision precision);
+/// "cosine", "constant", "linear". @throws UsageError for another word
+[[nodiscard]] ScheduleKind parse_schedule_kind(std::string_view text);
+[[nodiscard]] std::string_view schedule_kind_name(ScheduleKind kind);
+
+/// A peak learning rate of its own for the parameters whose full name matches a glob.
+struct RateRule {
+  std::string pattern;
+  double learning_rate = 0.0;
+};
+
+/// AdamW. What is not given comes from the policy's training preset.
+struct OptimizerOptions {
+  std::optional<double> learning_rate;  ///< peak
+  std::optional<double> beta1;
+  std::optional<double> beta2;
+  std::optional<double> eps;
+  std::optional<double> weight_decay;  ///< decoupled; applied to every trainable tensor, as LeRobot does
+  double layer_decay = 1.0;            ///< block i of n gets the rate times layer_decay^(n - 1 - i)
+  std::vector<RateRule> rates;         ///< later rules win; layer_decay does not apply to what they match
+};
+
+/// What is not given comes from the policy's training preset.
+struct ScheduleOptions {
+  ScheduleKind kind = ScheduleKind::cosine;
+  std::optional<std::int64_t> warmup_steps;
+  std::optional<std::int64_t> decay_steps;
+  std::optional<double> decay_learning_rate;
+  bool auto_scale = true;  ///< a run shorter than decay_steps shortens warm-up and decay in proportion, as LeRobot does
+};
+
+/// Exponential moving average of the trained tensors.
+struct EmaOptions {
+  bool enable = false;
+  std::optional<double> decay;  ///< fixed; absent: 1 - (1 + step)^-power, at most max_decay (LeRobot's warm-up)
+  double power = 0.75;
+  double max_decay = 0.9999;
+};
+
+struct TrainOptions {
+  std::int64_t steps = 100'000;  ///< optimizer steps, counted from the start of the run (a resumed run goes on to here)
+  std::int64_t batch_size = 8;   ///< samples of one micro-batch
+  std::int64_t accumulation = 1;  ///< micro-batches of one optimizer step
+  std::uint64_t seed = 1000;
+  int workers = 2;  ///< loader threads; 0 reads on the training thread
+  Precision precision = Precision::automatic;
+  std::optional<at::Device> device;  ///< absent: CUDA when a device answers, else CPU
+
+  OptimizerOptions optimizer;
+  std::optional<double> grad_clip_norm;  ///< total norm; 0 switches clipping off; absent: the policy's preset
+  ScheduleOptions schedule;
+  EmaOptions ema;
+  std::int64_t max_consecutive_skips = 10;  ///< steps with a non-finite loss or gradient before training stops
+
+  std::filesystem::path output;      ///< run folder; empty: nothing is written
+  bool resume = false;               ///< go on from the newest good checkpoint in `output`
+  std::string config_text;           ///< written to <output>/config.toml: what was asked, complete
+  std::int64_t save_every = 20'000;  ///< steps; 0: only at the end
+  std::int64_t keep_last = 3;        ///< checkpoints kept, at least 2
+  std::int64_t log_every = 10;       ///< steps between lines of metrics.jsonl and TensorBoard (means over the window)
+  bool tensorboard = true;           ///< write an event file into `output`
+  bool quiet = false;                ///< no progress line
+
+  std::int64_t eval_every = 0;              ///< steps between evaluations; 0: only at the end
+  double eval_split = 0.0;                  ///< share of the episodes held out (the last ones, at least one when > 0)
+  std::vector<std::int64_t> eval_episodes;  ///< held-out episodes by number; excludes eval_split
+  std::int64_t eval_samples = 64;           ///< frames evaluated at most, spread evenly; 0: all
+
+  std::map<std::string, std::string> rename_map;  ///< dataset key -> policy key; empty: the checkpoint's own
+  bool allow_missing_cameras = false;             ///< train although a camera of the policy is not in the dataset
+
+  /// @throws UsageError naming the field, its value and the range
+  void validate() const;
+};
+
+}  // namespace thaw

@@ -1,0 +1,65 @@
+/// Trains a policy on a LeRobot dataset: reading, preprocessing, the line of stages, held-out evaluation.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "thaw/data/dataset.h"
+#include "thaw/freeze/plan.h"
+#include "thaw/policy/policy.h"
+#include "thaw/train/options.h"
+#include "thaw/train/task.h"
+
+namespace thaw {
+
+/// The dataset's share for training and the share held out.
+struct EpisodeSplit {
+  std::vector<std::int64_t> training;
+  std::vector<std::int64_t> held_out;
+};
+
+/// Of the selected episodes. @throws UsageError when a held-out episode is not selected, or nothing is left to train on
+[[nodiscard]] EpisodeSplit split_episodes(const LeRobotDataset& dataset, const TrainOptions& options);
+
+/// Which dataset keys the policy reads at which offsets (spec: LeRobot's resolve_delta_timestamps), through the rename
+/// map. A list of just {0} is left out: the plain item is the same.
+[[nodiscard]] DeltaIndices policy_deltas(const Policy& policy, const LeRobotDataset& dataset);
+
+/// Cameras of the dataset that the policy has an input for, by dataset key.
+/// @throws MismatchError naming both lists when a camera of the policy is missing and `allow_missing` is false, or when
+/// no camera fits
+[[nodiscard]] std::vector<std::string> policy_cameras(const Policy& policy, const LeRobotDataset& dataset,
+                                                      bool allow_missing);
+
+/// Sets the rename map (when options give one) and the exact statistics of the training episodes on the policy's
+/// processors. Returns warnings (degenerate ranges). @throws MismatchError (action or state width)
+std::vector<std::string> fit_processors(Policy& policy, const LeRobotDataset& training, const TrainOptions& options);
+
+class PolicyTask final : public TrainTask {
+ public:
+  /// Splits the episodes, sets the processors' statistics (unless `keep_statistics`: a resumed run has them from its
+  /// checkpoint) and starts nothing yet.
+  PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, const LeRobotDataset& dataset,
+             const TrainOptions& options, at::Device device, bool keep_statistics = false);
+  ~PolicyTask() override;
+
+  [[nodiscard]] at::Tensor loss(const MicroStep& micro_step) override;
+  [[nodiscard]] std::vector<std::int64_t> last_samples() const override;
+  [[nodiscard]] std::optional<EvaluationResult> evaluate(std::int64_t step) override;
+  [[nodiscard]] std::int64_t micro_batches_per_epoch() const override;
+  [[nodiscard]] double data_wait_seconds() const override;
+  /// Frames trained on, and degenerate statistics found.
+  [[nodiscard]] std::int64_t training_frames() const;
+  [[nodiscard]] const std::vector<std::string>& warnings() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Training loss of a preprocessed batch: stages before `boundary` without grad, the others with grad.
+[[nodiscard]] at::Tensor policy_loss(const Policy& policy, std::size_t boundary, const Batch& batch, const Draw& draw,
+                                     Reduction reduction = Reduction::mean);
+
+}  // namespace thaw
