@@ -56,7 +56,7 @@ class DocumentBuilder final : public nlohmann::json_sax<Json> {
   bool key(string_t& name) override {
     Level& level = levels_.back();
     level.key = std::move(name);
-    if (!level.keys.insert(level.key).second) fail("unique keys", "'" + level.key + "' twice", "");
+    if (!level.keys.insert(level.key).second) fail("unique keys", fmt::format("'{}' twice", level.key), "");
     return true;
   }
 

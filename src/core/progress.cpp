@@ -89,9 +89,9 @@ struct Progress::Impl {
   [[nodiscard]] std::string line(std::string_view note) const {
     std::string text = options.label;
     if (terminal && options.total > 0) text += fmt::format(" [{}]", bar(fraction()));
-    text += " " + counts();
+    text += fmt::format(" {}", counts());
     if (options.total > 0) text += fmt::format(" {:.0f}%", 100 * fraction());
-    if (const std::string how_fast = speed(); !how_fast.empty()) text += "  " + how_fast;
+    if (const std::string how_fast = speed(); !how_fast.empty()) text += fmt::format("  {}", how_fast);
     if (!note.empty()) text += fmt::format("  {}", note);
     return detail::printable(text);
   }

@@ -16,15 +16,16 @@ struct Bound {
   double relative_to_max = 0.0;
 };
 
-/// A bound for a sum of `terms` products in `dtype`: a few ulp per addition, relative to the largest expected value.
+/// A bound for a sum of `terms` products in `dtype`, relative to the largest expected value: rounding errors that add
+/// up like a random walk, 4 ulp · sqrt(terms). Sixteen-bit types accumulate in float32 and are rounded once, to 2 ulp.
 [[nodiscard]] Bound reduction_bound(at::ScalarType dtype, std::int64_t terms);
 
 struct Comparison {
-  bool equal = false;        ///< every element within the bound
-  double worst = 0.0;        ///< largest difference / allowed difference; inf when a NaN or Inf does not match
+  bool equal = false;  ///< every element within the bound
+  double worst = 0.0;  ///< largest difference / allowed difference; inf when a NaN or Inf does not match
   double worst_difference = 0.0;
   std::vector<std::int64_t> worst_index;
-  std::string message;       ///< empty when equal; else shapes, worst index, both values, bound
+  std::string message;  ///< empty when equal; else shapes, worst index, both values, bound
   explicit operator bool() const noexcept { return equal; }
 };
 

@@ -32,10 +32,22 @@ struct SafetensorsEntry {
   std::uint64_t end = 0;
 };
 
+struct SafetensorsHeader {
+  std::vector<SafetensorsEntry> entries;  ///< in the order of the data section
+  std::map<std::string, std::string> metadata;
+};
+
+/// The JSON header alone, checked against a data section of `data_bytes`: one object that starts with '{', known types,
+/// unsigned whole numbers, no name or field twice, shapes that give the bytes of their offsets, and ranges that cover
+/// the data section without hole or overlap. `where` names the source in errors. @throws FormatError
+[[nodiscard]] SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t data_bytes,
+                                                         const std::string& where,
+                                                         const SafetensorsLimits& limits = {});
+
 class SafetensorsFile {
  public:
-  /// Reads and checks the header. @throws IoError; FormatError naming the file, the tensor and the fault. A pickle, a zip,
-  /// an HTML page or a Git LFS pointer is named as what it is.
+  /// Reads and checks the header. @throws IoError; FormatError naming the file, the tensor and the fault. A pickle, a
+  /// zip, an HTML page or a Git LFS pointer is named as what it is.
   explicit SafetensorsFile(const std::filesystem::path& path, SafetensorsLimits limits = {});
   ~SafetensorsFile();
   SafetensorsFile(SafetensorsFile&&) noexcept;
@@ -47,7 +59,8 @@ class SafetensorsFile {
   [[nodiscard]] bool contains(std::string_view name) const;
   /// @throws FormatError with the nearest names
   [[nodiscard]] const SafetensorsEntry& entry(std::string_view name) const;
-  /// A CPU tensor that owns its memory. @throws FormatError for an unknown name, or a BOOL byte other than 0 and 1; IoError
+  /// A CPU tensor that owns its memory. @throws FormatError for an unknown name, or a BOOL byte other than 0 and 1;
+  /// IoError
   [[nodiscard]] at::Tensor read(std::string_view name) const;
 
  private:
@@ -60,8 +73,8 @@ struct NamedTensor {
   at::Tensor tensor;  ///< any device, any strides: written contiguous
 };
 
-/// Writes atomically; tensors are laid out by falling alignment and then name, as the reference does, so equal content
-/// gives equal bytes. @throws UsageError for a duplicate name or a type without a name; IoError
+/// Writes atomically; tensors are laid out by falling width of type and then name, as the reference does, so equal
+/// content gives equal bytes. @throws UsageError for a duplicate name or a type without a name; IoError
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
