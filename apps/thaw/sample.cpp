@@ -32,6 +32,7 @@ struct Chunk {
   at::Tensor predicted;  // (T, D) robot units
   at::Tensor recorded;   // (T, D) robot units
   at::Tensor padded;     // (T) bool: past the episode's end
+  at::Tensor noise;      // (T, A): what sampling began with
 };
 
 std::int64_t frame_number(const SampleFlags& flags, const LeRobotDataset& dataset) {
@@ -68,6 +69,7 @@ Chunk predict(const SampleFlags& flags) {
 
   const Batch batch = policy->preprocessor()(collate(std::span(&chunk.sample, 1)));
   const Draw draw = policy->draw(batch, flags.seed, DrawPurpose::evaluation, 0);
+  chunk.noise = draw.noise.squeeze(0);
   Batch actions{
       .tensors = {{"action", policy->sample(batch, draw.noise)}}, .tasks = batch.tasks, .indices = batch.indices};
   chunk.predicted = policy->postprocessor()(std::move(actions)).at("action").squeeze(0);
@@ -110,6 +112,7 @@ void print_json(const Chunk& chunk) {
     json["recorded"].push_back(row(chunk.recorded, step));
     json["is_pad"].push_back(chunk.padded[step].item<bool>());
   }
+  for (std::int64_t step = 0; step < chunk.noise.size(0); ++step) json["noise"].push_back(row(chunk.noise, step));
   json["mean_squared_error"] = mean_squared_error(chunk);
   std::cout << json.dump(2) << '\n';
 }

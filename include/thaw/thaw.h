@@ -12,4 +12,7 @@
 #include "thaw/models/registry.h"
 #include "thaw/policy/policy.h"
 #include "thaw/tensor/safetensors.h"
+#include "thaw/train/head.h"
+#include "thaw/train/merge.h"
 #include "thaw/train/trainer.h"
+#include "thaw/train/verify.h"
