@@ -36,15 +36,15 @@ struct StageInfo {
   std::vector<std::string> reads;       ///< keys of PrefixState
   std::vector<std::string> writes;      ///< keys of PrefixState (a key written twice is replaced)
   std::vector<std::string> parameters;  ///< full names; a parameter may be used by several stages
-  double flops = 0.0;                   ///< of the forward pass of one sample at the configured sizes (2 per multiply-add)
+  double flops = 0.0;  ///< of the forward pass of one sample at the configured sizes (2 per multiply-add)
 };
 
 struct ModelLayout {
   std::string type;                       ///< "smolvla", or "module" for a user's module
   std::vector<ParameterInfo> parameters;  ///< in registration order (LeRobot's optimiser ids)
   std::vector<BlockStack> stacks;
-  std::vector<StageInfo> line;            ///< in order; a parameter that no stage uses can never get a gradient ("dead")
-  std::string output_key;                 ///< the key the loss is computed from
+  std::vector<StageInfo> line;  ///< in order; a parameter that no stage uses can never get a gradient ("dead")
+  std::string output_key;       ///< the key the loss is computed from
 
   /// @throws UsageError with the nearest names
   [[nodiscard]] const ParameterInfo& parameter(const std::string& name) const;

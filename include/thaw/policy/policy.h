@@ -1,4 +1,5 @@
-/// A Vision-Language-Action policy as thaw sees it: a module, a line of stages, and how to begin and end a forward pass.
+/// A Vision-Language-Action policy as thaw sees it: a module, a line of stages, and how to begin and end a forward
+/// pass.
 ///
 /// Legend: B batch, T chunk_size, A max_action_dim (padded width), D real action width.
 #pragma once
@@ -81,7 +82,8 @@ class Policy {
   /// @throws MismatchError when a needed key is missing or has another shape
   [[nodiscard]] virtual PrefixState begin(const Batch& batch) const = 0;
   /// Noise and time as a pure function of (seed, purpose, step, batch.indices).
-  [[nodiscard]] virtual Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose, std::uint64_t step) const = 0;
+  [[nodiscard]] virtual Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose,
+                                  std::uint64_t step) const = 0;
   /// Adds what the suffix stages read for a training forward: noisy actions and time.
   virtual void add_draw(PrefixState& state, const Batch& batch, const Draw& draw) const = 0;
   /// The training loss from the state the last stage left. float32, a scalar or (B).

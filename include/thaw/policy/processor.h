@@ -28,6 +28,8 @@ class ProcessorStep {
   [[nodiscard]] virtual std::string config_json() const = 0;
   /// Tensors of the state file ("observation.state.mean", …); empty: no state file.
   [[nodiscard]] virtual std::map<std::string, at::Tensor> state() const { return {}; }
+  /// Config key -> folder in the checkpoint that takes the place of its value ("tokenizer_name" -> "tokenizer").
+  [[nodiscard]] virtual std::map<std::string, std::string> artifacts() const { return {}; }
 };
 
 class ProcessorPipeline {

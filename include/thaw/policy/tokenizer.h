@@ -12,6 +12,12 @@ namespace thaw {
 
 enum class TruncationSide { left, right };
 
+/// How many ids encode() puts before and after those of the text: truncation leaves them alone.
+struct AddedSpecials {
+  std::int64_t before = 0;
+  std::int64_t after = 0;
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -22,6 +28,7 @@ class Tokenizer {
   /// @throws FormatError when the files name no padding token
   [[nodiscard]] virtual std::int64_t pad_id() const = 0;
   [[nodiscard]] virtual TruncationSide truncation_side() const { return TruncationSide::right; }
+  [[nodiscard]] virtual AddedSpecials added_specials() const { return {}; }
   /// SHA-256 of the files it was read from (a cache key).
   [[nodiscard]] virtual std::string digest() const = 0;
   /// The files it was read from; empty for a tokenizer that was made in memory.
