@@ -2,6 +2,8 @@
 
 #include <string_view>
 
+#include "printable_impl.h"
+
 namespace thaw {
 
 std::string describe(const Problem& problem) {
@@ -15,7 +17,7 @@ std::string describe(const Problem& problem) {
   if (!problem.found.empty()) append(problem.expected.empty() ? ": " : ", ", "found " + problem.found);
   if (!text.empty() && text.back() != '.' && !problem.fix.empty()) text += '.';
   append(" ", problem.fix);
-  return text;
+  return detail::printable_lines(text);  // tensor names, paths and JSON text come from files
 }
 
 }  // namespace thaw

@@ -15,6 +15,7 @@
 #include <system_error>
 #include <utility>
 
+#include "printable_impl.h"
 #include "thaw/core/error.h"
 
 namespace thaw {
@@ -352,7 +353,7 @@ fs::path resolve_beneath(const fs::path& root, std::string_view relative, const 
   const auto refuse = [&](std::string found) {
     throw FormatError(Problem{.where = where,
                               .expected = "a relative path that stays in its folder",
-                              .found = fmt::format("'{}' ({})", relative, found)});
+                              .found = fmt::format("'{}' ({})", detail::printable(relative), found)});
   };
   const fs::path path(relative);
   if (relative.empty()) refuse("empty");

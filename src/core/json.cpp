@@ -21,10 +21,12 @@ std::string without_tag(std::string_view message) {
   return std::string(message.starts_with('[') && end != std::string_view::npos ? message.substr(end + 2) : message);
 }
 
-// Python's json module writes these three words, which are no JSON.
-std::optional<std::string_view> python_literal_at(std::string_view text) {
-  for (const std::string_view word : {"NaN", "Infinity", "-Infinity"}) {
-    if (text.starts_with(word)) return word;
+// Python's json module writes three words that are no JSON. The parser stops at their first letter, `position` bytes
+// in.
+std::optional<std::string_view> python_literal_before(std::string_view text, std::size_t position) {
+  for (const std::string_view word : {"NaN", "-Infinity", "Infinity"}) {
+    const std::size_t read = word.starts_with('-') ? 2 : 1;
+    if (position >= read && position <= text.size() && text.substr(position - read).starts_with(word)) return word;
   }
   return std::nullopt;
 }
@@ -60,9 +62,8 @@ class DocumentBuilder final : public nlohmann::json_sax<Json> {
     return true;
   }
 
-  bool parse_error(std::size_t position, const std::string& token, const Json::exception& error) override {
-    const std::size_t begin = position > token.size() ? position - token.size() : 0;
-    if (const auto literal = python_literal_at(text_.substr(std::min(begin, text_.size())))) {
+  bool parse_error(std::size_t position, const std::string& /*token*/, const Json::exception& error) override {
+    if (const auto literal = python_literal_before(text_, position)) {
       fail("a finite number", std::string(*literal),
            "JSON has no such literal: it was written by a tool that does not check (Python's json.dump). Recompute the "
            "value or write null.");

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "printable_impl.h"
 #include "stderr_line_impl.h"
 
 namespace thaw {

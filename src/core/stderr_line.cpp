@@ -42,18 +42,4 @@ void StderrLine::end() {
   drawn_.clear();
 }
 
-std::string printable(std::string_view text) {
-  std::string shown;
-  shown.reserve(text.size());
-  for (const char character : text) {
-    const auto code = static_cast<unsigned char>(character);
-    if (code < 0x20 || code == 0x7f) {
-      shown += fmt::format("\\x{:02x}", code);
-    } else {
-      shown += character;
-    }
-  }
-  return shown;
-}
-
 }  // namespace thaw::detail

@@ -25,8 +25,4 @@ class StderrLine {
   std::string drawn_;
 };
 
-/// Names come from files nobody vouches for: control characters are shown as \xNN, so a message is one line and cannot
-/// steer the terminal.
-[[nodiscard]] std::string printable(std::string_view text);
-
 }  // namespace thaw::detail
