@@ -110,6 +110,7 @@ template <class T>
 Comparison compare_as(at::ScalarType common, const at::Tensor& actual, const at::Tensor& expected, const Bound& bound) {
   const at::Tensor a = detail::packed_on_cpu(actual.detach().to(common));
   const at::Tensor e = detail::packed_on_cpu(expected.detach().to(common));
+  if (a.numel() == 0) return {.equal = true};
   const T* a_data = a.const_data_ptr<T>();
   const T* e_data = e.const_data_ptr<T>();
   const Offence worst = worst_element(a_data, e_data, a.numel(), bound);
@@ -118,7 +119,6 @@ Comparison compare_as(at::ScalarType common, const at::Tensor& actual, const at:
                     .worst_difference = worst.difference,
                     .worst_index = index_of(worst.at, a.sizes()),
                     .message = {}};
-  if (a.numel() == 0) result.worst_index.clear();
   if (!result.equal) {
     result.message = fmt::format("{}: at [{}] expected {}, found {}: off by {:.9g}, allowed {:.9g}",
                                  type_and_shape(expected), fmt::join(result.worst_index, ", "), e_data[worst.at],
