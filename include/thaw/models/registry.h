@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "thaw/models/initial_dtypes.h"
 #include "thaw/policy/features.h"
 #include "thaw/policy/layout.h"
 #include "thaw/policy/policy.h"
@@ -38,12 +39,6 @@ struct LoadOptions {
 /// @throws UsageError for a policy type thaw does not know; IoError, FormatError for a file that cannot be used;
 ///         MismatchError naming every unknown, missing or misshapen tensor (up to a cap), or those that are not finite
 [[nodiscard]] std::shared_ptr<Policy> load_policy(const std::filesystem::path& folder, const LoadOptions& options = {});
-
-/// Weights of a new policy.
-enum class InitialDtypes {
-  float32,    ///< everything float32
-  published,  ///< as in the published SmolVLA: bfloat16, float32 where LeRobot keeps float32
-};
 
 struct InitOptions {
   std::string config = "smolvla_tiny";  ///< a named configuration, a config.json, or a folder that holds one

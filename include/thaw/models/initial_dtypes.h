@@ -1,0 +1,12 @@
+/// Element types of a policy that is made anew.
+#pragma once
+
+namespace thaw {
+
+enum class InitialDtypes {
+  float32,    ///< everything float32
+  published,  ///< as LeRobot's files: bfloat16, float32 where LeRobot creates float32 (SmolVLA: projections, cross keys
+              ///< and values; vision tower, connector and lm_head too unless load_vlm_weights)
+};
+
+}  // namespace thaw

@@ -1,0 +1,64 @@
+/// Linear layers and norms as plain functions on parameter handles.
+///
+/// Parameters may have any mix of floating dtypes (a frozen weight in bfloat16 beside a trainable one in float32): the
+/// input is cast to the weight's dtype before a product, as the reference does, and left to autocast where that is on.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "thaw/nn/parameter_tree.h"
+
+namespace thaw::nn {
+
+/// y = x Wᵀ + b. weight (out, in); bias (out) or undefined.
+struct Linear {
+  at::Tensor weight;
+  at::Tensor bias;
+};
+
+/// <prefix>.weight and, where there is one, <prefix>.bias. @throws UsageError when there is no such weight
+[[nodiscard]] Linear find_linear(const ParameterMap& parameters, const std::string& prefix);
+
+/// x (..., in) any floating dtype -> (..., out) in the weight's dtype (autocast's under autocast).
+[[nodiscard]] at::Tensor linear(const at::Tensor& x, const Linear& layer);
+
+/// Whether autocast is on for the device of `x`.
+[[nodiscard]] bool autocasts(const at::Tensor& x);
+
+/// `x` in the dtype of `parameter`, or as it is under autocast, which casts by itself.
+[[nodiscard]] at::Tensor cast_for(const at::Tensor& parameter, const at::Tensor& x);
+
+/// weight (D); Llama's root-mean-square norm (transformers LlamaRMSNorm).
+struct RmsNorm {
+  at::Tensor weight;
+  double eps = 1e-5;
+};
+
+/// weight · round(x / rms(x)), computed in float32 (float64 for float64) and rounded to the dtype of `x` *before* the
+/// weight multiplies. x (..., D) -> (..., D) in the promotion of x's and the weight's dtype.
+[[nodiscard]] at::Tensor rms_norm(const at::Tensor& x, const RmsNorm& norm);
+
+/// weight, bias (D).
+struct LayerNorm {
+  at::Tensor weight;
+  at::Tensor bias;
+  double eps = 1e-6;
+};
+
+[[nodiscard]] LayerNorm find_layer_norm(const ParameterMap& parameters, const std::string& prefix, double eps);
+/// x (..., D) -> (..., D) in the weight's dtype.
+[[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const LayerNorm& norm);
+
+/// down(silu(gate(x)) · up(x)), no biases (Llama).
+struct GatedMlp {
+  Linear gate;
+  Linear up;
+  Linear down;
+};
+
+[[nodiscard]] GatedMlp find_gated_mlp(const ParameterMap& parameters, const std::string& prefix);
+[[nodiscard]] at::Tensor gated_mlp(const at::Tensor& x, const GatedMlp& mlp);
+
+}  // namespace thaw::nn

@@ -1,0 +1,405 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "line_impl.h"
+#include "parameters_impl.h"
+#include "thaw/models/smolvla/layout.h"
+#include "thaw/models/smolvla/sequence.h"
+
+namespace thaw::smolvla {
+namespace {
+
+using Names = std::vector<std::string>;
+
+std::string numbered(const std::string& prefix, std::int64_t index) { return prefix + "." + std::to_string(index); }
+
+/// Keys of the keys and values that block `index` of `stream` ("A", "B", "cross") leaves.
+Names kv_keys(const std::string& stream, std::int64_t index) {
+  return {numbered(stream + ".key", index), numbered(stream + ".value", index)};
+}
+
+nn::KeyValue read_kv(const PrefixState& state, const std::string& stream, std::int64_t index) {
+  return {.key = state.at(numbered(stream + ".key", index)), .value = state.at(numbered(stream + ".value", index))};
+}
+
+void write_kv(PrefixState& state, const std::string& stream, std::int64_t index, const nn::KeyValue& kv) {
+  state.set(numbered(stream + ".key", index), kv.key);
+  state.set(numbered(stream + ".value", index), kv.value);
+}
+
+Names joined(std::initializer_list<Names> parts) {
+  Names all;
+  for (const Names& part : parts) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+Names with_prefix(const std::string& prefix, std::initializer_list<const char*> tails) {
+  Names names;
+  for (const char* tail : tails) names.push_back(prefix + tail);
+  return names;
+}
+
+Names weight_and_bias(const std::string& prefix) { return with_prefix(prefix, {".weight", ".bias"}); }
+
+Names key_value_parameters(const std::string& block) {
+  return with_prefix(block, {".self_attn.k_proj.weight", ".self_attn.v_proj.weight"});
+}
+
+Names query_parameters(const std::string& block) {
+  return with_prefix(block, {".self_attn.q_proj.weight", ".self_attn.o_proj.weight", ".mlp.gate_proj.weight",
+                             ".mlp.up_proj.weight", ".mlp.down_proj.weight", ".post_attention_layernorm.weight"});
+}
+
+/// Numbers of operations of the forward pass, two per multiply-add, of one sample at the configured sizes: all
+/// configured cameras, text of the greatest length.
+class Flops {
+ public:
+  explicit Flops(const SmolVLAConfig& config) : config_(config) {
+    const std::int64_t extra = config.add_image_special_tokens ? 3 : 0;
+    images_ = static_cast<double>(config.cameras().size());
+    rows_ =
+        images_ * static_cast<double>(config.image_tokens() + extra) + static_cast<double>(config.tokenizer_max_length);
+    query_width_ = static_cast<double>(config.vlm.text.heads * config.vlm.text.head_dim);
+    kv_width_ = static_cast<double>(config.vlm.text.kv_heads * config.vlm.text.head_dim);
+    chunk_ = static_cast<double>(config.chunk_size);
+    hidden_ = static_cast<double>(config.vlm.text.hidden_size);
+    expert_hidden_ = static_cast<double>(config.expert_hidden());
+  }
+
+  [[nodiscard]] double patches() const {
+    const auto& vision = config_.vlm.vision;
+    return product(image_patches(), static_cast<double>(3 * vision.patch_size * vision.patch_size),
+                   static_cast<double>(vision.hidden_size));
+  }
+
+  [[nodiscard]] double vision_block() const {
+    const auto width = static_cast<double>(config_.vlm.vision.hidden_size);
+    const auto inner = static_cast<double>(config_.vlm.vision.intermediate_size);
+    const auto per_image = static_cast<double>(config_.patches());
+    return product(image_patches(), width, 4 * width + 2 * inner) + 2 * product(image_patches(), per_image, width);
+  }
+
+  [[nodiscard]] double connector() const {
+    const auto& vlm = config_.vlm;
+    return product(images_ * static_cast<double>(config_.image_tokens()),
+                   static_cast<double>(vlm.vision.hidden_size * vlm.scale_factor * vlm.scale_factor), hidden_);
+  }
+
+  [[nodiscard]] double state() const { return product(1, static_cast<double>(config_.max_state_dim), hidden_); }
+
+  /// `own` rows through a language block, attending to `seen` keys.
+  [[nodiscard]] double language_block(double own, double seen, bool last) const {
+    const double key_value = product(own, hidden_, 2 * kv_width_);
+    return last ? key_value : key_value + rest(own, seen, hidden_, config_.vlm.text.intermediate_size);
+  }
+  [[nodiscard]] double rows_block(bool last) const { return language_block(rows_, rows_, last); }
+  [[nodiscard]] double state_block(bool last) const { return language_block(1, rows_ + 1, last); }
+
+  [[nodiscard]] double cross_keys() const { return product(rows_ + 1, kv_width_, 2 * kv_width_); }
+
+  [[nodiscard]] double expert_block(bool self) const {
+    const double key_value = self ? product(chunk_, expert_hidden_, 2 * kv_width_) : 0.0;
+    const double seen = rows_ + 1 + (self ? chunk_ : 0.0);
+    return key_value + rest(chunk_, seen, expert_hidden_, config_.expert_intermediate());
+  }
+
+  [[nodiscard]] double suffix_embedding() const {
+    return product(chunk_, actions(), expert_hidden_) + product(chunk_, 3 * expert_hidden_, expert_hidden_);
+  }
+
+  [[nodiscard]] double action_projection() const { return product(chunk_, expert_hidden_, actions()); }
+
+ private:
+  static double product(double rows, double in, double out) { return 2.0 * rows * in * out; }
+
+  [[nodiscard]] double image_patches() const { return images_ * static_cast<double>(config_.patches()); }
+  [[nodiscard]] double actions() const { return static_cast<double>(config_.max_action_dim); }
+
+  /// Query and output projection, attention, gated MLP.
+  [[nodiscard]] double rest(double own, double seen, double hidden, std::int64_t intermediate) const {
+    return product(own, hidden, 2 * query_width_) + 2 * product(own, seen, query_width_) +
+           product(own, hidden, 3.0 * static_cast<double>(intermediate));
+  }
+
+  const SmolVLAConfig& config_;
+  double images_ = 0;
+  double rows_ = 0;
+  double query_width_ = 0;
+  double kv_width_ = 0;
+  double chunk_ = 0;
+  double hidden_ = 0;
+  double expert_hidden_ = 0;
+};
+
+class LineBuilder {
+ public:
+  LineBuilder(const SmolVLAConfig& config, std::shared_ptr<const Network> network)
+      : config_(config), network_(std::move(network)), flops_(config) {}
+
+  std::vector<Stage> build() {
+    add_vision();
+    add_prefix();
+    const std::int64_t last = config_.last_language_layer();
+    for (std::int64_t i = 0; i <= last; ++i) add_rows_block(i);
+    add_state();
+    for (std::int64_t i = 0; i <= last; ++i) add_state_block(i);
+    add_suffix_sequence();
+    for (std::int64_t e = 0; e < config_.expert_layers(); ++e) {
+      if (config_.cross_projection(e)) add_cross_keys(e);
+    }
+    add_suffix_embedding();
+    for (std::int64_t e = 0; e < config_.expert_layers(); ++e) {
+      config_.cross_projection(e) ? add_cross_block(e) : add_self_block(e);
+    }
+    add_output();
+    return std::move(line_);
+  }
+
+ private:
+  void add(StageInfo info, std::function<void(PrefixState&)> run) {
+    line_.push_back({.info = std::move(info), .run = std::move(run)});
+  }
+
+  void add_vision() {
+    const auto net = network_;
+    add({.name = "vision.embed",
+         .reads = {keys::kPixels},
+         .writes = {keys::kVisionHidden},
+         .parameters = joined({weight_and_bias(kVision + ".embeddings.patch_embedding"),
+                               {kVision + ".embeddings.position_embedding.weight"}}),
+         .flops = flops_.patches()},
+        [net](PrefixState& s) { s.set(keys::kVisionHidden, net->embed_patches(s.at(keys::kPixels))); });
+    for (std::int64_t i = 0; i < config_.vlm.vision.layers; ++i) add_vision_block(i);
+    add({.name = "vision.post",
+         .reads = {keys::kVisionHidden},
+         .writes = {keys::kVisionHidden},
+         .parameters = weight_and_bias(kVision + ".post_layernorm")},
+        [net](PrefixState& s) { s.set(keys::kVisionHidden, net->vision_norm(s.at(keys::kVisionHidden))); });
+    add({.name = "connector",
+         .reads = {keys::kVisionHidden},
+         .writes = {keys::kImageTokens},
+         .parameters = {kConnector + ".weight"},
+         .flops = flops_.connector()},
+        [net](PrefixState& s) { s.set(keys::kImageTokens, net->connect(s.at(keys::kVisionHidden))); });
+  }
+
+  void add_vision_block(std::int64_t i) {
+    const auto net = network_;
+    const std::string prefix = numbered(kVisionLayers, i);
+    add({.name = numbered("vision", i),
+         .reads = {keys::kVisionHidden},
+         .writes = {keys::kVisionHidden},
+         .parameters =
+             joined({weight_and_bias(prefix + ".self_attn.k_proj"), weight_and_bias(prefix + ".self_attn.v_proj"),
+                     weight_and_bias(prefix + ".self_attn.q_proj"), weight_and_bias(prefix + ".self_attn.out_proj"),
+                     weight_and_bias(prefix + ".layer_norm1"), weight_and_bias(prefix + ".mlp.fc1"),
+                     weight_and_bias(prefix + ".mlp.fc2"), weight_and_bias(prefix + ".layer_norm2")}),
+         .flops = flops_.vision_block()},
+        [net, i](PrefixState& s) { s.set(keys::kVisionHidden, net->vision_block(i, s.at(keys::kVisionHidden))); });
+  }
+
+  void add_prefix() {
+    const auto net = network_;
+    const std::int64_t image_tokens = config_.image_tokens();
+    const bool special = config_.add_image_special_tokens;
+    add({.name = "prefix.embed",
+         .reads = {keys::kImageTokens, keys::kCameraMask, keys::kTokens, keys::kTokenMask},
+         .writes = {keys::kRows, keys::kRowMask, keys::kRowRotary},
+         .parameters = {kText + ".embed_tokens.weight"}},
+        [net, image_tokens, special](PrefixState& s) {
+          s.set(keys::kRows, net->embed_prefix(s.at(keys::kImageTokens), s.at(keys::kTokens)));
+          s.set(keys::kRowMask, row_mask(s.at(keys::kCameraMask), s.at(keys::kTokenMask), image_tokens, special));
+          s.set(keys::kRowRotary, net->rotary(row_positions(s.at(keys::kRowMask))));
+        });
+  }
+
+  [[nodiscard]] Names language_parameters(std::int64_t i) const {
+    const std::string prefix = numbered(kTextLayers, i);
+    Names names = joined({{prefix + ".input_layernorm.weight"}, key_value_parameters(prefix)});
+    return i == config_.last_language_layer() ? names : joined({names, query_parameters(prefix)});
+  }
+
+  void add_rows_block(std::int64_t i) {
+    const auto net = network_;
+    const bool last = i == config_.last_language_layer();
+    Names reads{keys::kRows, keys::kRowRotary};
+    Names writes = kv_keys("A", i);
+    if (!last) {
+      reads.push_back(keys::kRowMask);
+      writes.push_back(keys::kRows);
+    }
+    add({.name = numbered("A.language", i),
+         .reads = reads,
+         .writes = writes,
+         .parameters = language_parameters(i),
+         .flops = flops_.rows_block(last)},
+        [net, i, last](PrefixState& s) {
+          // Masked keys are enough: what a masked row computes is read by nobody.
+          const at::Tensor mask = last ? at::Tensor() : s.at(keys::kRowMask).unsqueeze(1);
+          LanguageOutput out = net->language_block(i, s.at(keys::kRows), s.at(keys::kRowRotary), std::nullopt, mask);
+          write_kv(s, "A", i, out.own);
+          if (!last) s.set(keys::kRows, std::move(out.hidden));
+        });
+  }
+
+  void add_state() {
+    const auto net = network_;
+    add({.name = "state",
+         .reads = {keys::kState, keys::kRowMask},
+         .writes = {keys::kStateRow, keys::kStateRotary, keys::kPrefixMask},
+         .parameters = weight_and_bias(kStateProjection),
+         .flops = flops_.state()},
+        [net](PrefixState& s) {
+          s.set(keys::kStateRow, net->embed_state(s.at(keys::kState)));
+          s.set(keys::kStateRotary, net->rotary(state_position(s.at(keys::kRowMask))));
+          s.set(keys::kPrefixMask, prefix_mask(s.at(keys::kRowMask)));
+        });
+  }
+
+  void add_state_block(std::int64_t i) {
+    const auto net = network_;
+    const bool last = i == config_.last_language_layer();
+    Names reads{keys::kStateRow, keys::kStateRotary};
+    Names writes = kv_keys("B", i);
+    if (!last) {
+      reads = joined({reads, {keys::kPrefixMask}, kv_keys("A", i)});
+      writes.push_back(keys::kStateRow);
+    }
+    add({.name = numbered("B.language", i),
+         .reads = reads,
+         .writes = writes,
+         .parameters = language_parameters(i),
+         .flops = flops_.state_block(last)},
+        [net, i, last](PrefixState& s) {
+          const auto before = last ? std::nullopt : std::optional(read_kv(s, "A", i));
+          const at::Tensor mask = last ? at::Tensor() : s.at(keys::kPrefixMask);
+          LanguageOutput out = net->language_block(i, s.at(keys::kStateRow), s.at(keys::kStateRotary), before, mask);
+          write_kv(s, "B", i, out.own);
+          if (!last) s.set(keys::kStateRow, std::move(out.hidden));
+        });
+  }
+
+  /// Positions and masks of the suffix: once per prefix, whatever the number of draws or denoising steps.
+  void add_suffix_sequence() {
+    const auto net = network_;
+    const std::int64_t chunk = config_.chunk_size;
+    add({.name = "suffix.sequence",
+         .reads = {keys::kRowMask},
+         .writes = {keys::kSuffixMask, keys::kSuffixRotary, keys::kCrossRotary}},
+        [net, chunk](PrefixState& s) {
+          const at::Tensor& rows = s.at(keys::kRowMask);
+          const at::Tensor positions = suffix_positions(rows, chunk);
+          s.set(keys::kSuffixMask, suffix_mask(rows, chunk));
+          s.set(keys::kSuffixRotary, net->rotary(positions));
+          // Queries of cross layers start from 0 again; the keys they meet keep their absolute positions.
+          s.set(keys::kCrossRotary, net->rotary(positions - positions.narrow(1, 0, 1)));
+        });
+  }
+
+  void add_cross_keys(std::int64_t e) {
+    const auto net = network_;
+    const std::int64_t i = e * config_.expert_stride();
+    add({.name = numbered("cross", e),
+         .reads = joined({kv_keys("A", i), kv_keys("B", i)}),
+         .writes = kv_keys("cross", e),
+         .parameters = key_value_parameters(numbered(kExpertLayers, e)),
+         .flops = flops_.cross_keys()},
+        [net, e, i](PrefixState& s) {
+          const nn::KeyValue prefix = nn::concatenate({read_kv(s, "A", i), read_kv(s, "B", i)});
+          write_kv(s, "cross", e, net->cross_key_value(e, prefix));
+        });
+  }
+
+  void add_suffix_embedding() {
+    const auto net = network_;
+    add({.name = "suffix.embed",
+         .reads = {keys::kNoisyActions, keys::kTime},
+         .writes = {keys::kSuffixHidden},
+         .parameters = joined({weight_and_bias(kActionIn), weight_and_bias(kTimeIn), weight_and_bias(kTimeOut)}),
+         .flops = flops_.suffix_embedding()},
+        [net](PrefixState& s) {
+          s.set(keys::kSuffixHidden, net->embed_suffix(s.at(keys::kNoisyActions), s.at(keys::kTime)));
+        });
+  }
+
+  void add_self_block(std::int64_t e) {
+    const auto net = network_;
+    const std::int64_t i = e * config_.expert_stride();
+    const std::string prefix = numbered(kExpertLayers, e);
+    add({.name = numbered("suffix", e),
+         .reads =
+             joined({{keys::kSuffixHidden, keys::kSuffixRotary, keys::kSuffixMask}, kv_keys("A", i), kv_keys("B", i)}),
+         .writes = {keys::kSuffixHidden},
+         .parameters =
+             joined({{prefix + ".input_layernorm.weight"}, key_value_parameters(prefix), query_parameters(prefix)}),
+         .flops = flops_.expert_block(true)},
+        [net, e, i](PrefixState& s) {
+          s.set(keys::kSuffixHidden, net->self_block(e, s.at(keys::kSuffixHidden), s.at(keys::kSuffixRotary),
+                                                     read_kv(s, "A", i), read_kv(s, "B", i), s.at(keys::kSuffixMask)));
+        });
+  }
+
+  void add_cross_block(std::int64_t e) {
+    const auto net = network_;
+    const std::string prefix = numbered(kExpertLayers, e);
+    add({.name = numbered("suffix", e),
+         .reads = joined({{keys::kSuffixHidden, keys::kCrossRotary, keys::kPrefixMask}, kv_keys("cross", e)}),
+         .writes = {keys::kSuffixHidden},
+         .parameters = joined({{prefix + ".input_layernorm.weight"}, query_parameters(prefix)}),
+         .flops = flops_.expert_block(false)},
+        [net, e](PrefixState& s) {
+          s.set(keys::kSuffixHidden, net->cross_block(e, s.at(keys::kSuffixHidden), s.at(keys::kCrossRotary),
+                                                      read_kv(s, "cross", e), s.at(keys::kPrefixMask)));
+        });
+  }
+
+  void add_output() {
+    const auto net = network_;
+    add({.name = "suffix.out",
+         .reads = {keys::kSuffixHidden},
+         .writes = {keys::kVelocity},
+         .parameters = joined({{kExpert + ".norm.weight"}, weight_and_bias(kActionOut)}),
+         .flops = flops_.action_projection()},
+        [net](PrefixState& s) {
+          s.set(keys::kVelocity, net->project_actions(net->expert_norm(s.at(keys::kSuffixHidden))));
+        });
+  }
+
+  const SmolVLAConfig& config_;
+  std::shared_ptr<const Network> network_;
+  Flops flops_;
+  std::vector<Stage> line_;
+};
+
+}  // namespace
+
+std::vector<Stage> build_line(const SmolVLAConfig& config, const std::shared_ptr<const Network>& network) {
+  return LineBuilder(config, network).build();
+}
+
+std::size_t first_draw_stage(const std::vector<Stage>& line) {
+  const auto first = std::find_if(line.begin(), line.end(), [](const Stage& stage) {
+    return std::find(stage.info.reads.begin(), stage.info.reads.end(), keys::kNoisyActions) != stage.info.reads.end();
+  });
+  return static_cast<std::size_t>(first - line.begin());
+}
+
+}  // namespace thaw::smolvla
+
+namespace thaw {
+
+ModelLayout smolvla_layout(const SmolVLAConfig& config, InitialDtypes dtypes) {
+  config.validate();
+  ModelLayout layout{
+      .type = "smolvla",
+      .parameters = smolvla::parameter_table(config, dtypes),
+      .stacks = {{.name = "vision", .prefix = smolvla::kVisionLayers, .blocks = config.vlm.vision.layers},
+                 {.name = "language", .prefix = smolvla::kTextLayers, .blocks = config.language_layers()},
+                 {.name = "expert", .prefix = smolvla::kExpertLayers, .blocks = config.expert_layers()}},
+      .output_key = smolvla::keys::kVelocity};
+  for (Stage& stage : smolvla::build_line(config, nullptr)) layout.line.push_back(std::move(stage.info));
+  return layout;
+}
+
+}  // namespace thaw

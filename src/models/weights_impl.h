@@ -1,0 +1,56 @@
+/// Matching a model.safetensors with a model's table of tensors, and reading and writing the weights. Knows no model.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "thaw/policy/layout.h"
+#include "thaw/policy/statistics.h"
+#include "thaw/tensor/safetensors.h"
+
+namespace torch::nn {
+class Module;
+}
+
+namespace thaw::models {
+
+/// What a model.safetensors holds for a table.
+struct WeightsIndex {
+  std::map<std::string, std::string> file_names;  ///< table name -> name in the file
+  std::vector<std::string> statistics;            ///< names of normalisation buffers of older files
+};
+
+/// Opens <folder>/model.safetensors. @throws IoError that says so when the folder holds an adapter or shards instead
+[[nodiscard]] SafetensorsFile open_weights(const std::filesystem::path& folder);
+
+/// Finds every tensor of `table` in `file`. Known older forms are accepted: `_orig_mod` segments in names,
+/// normalisation buffers beside the weights.
+/// @throws MismatchError naming unknown, missing, misshapen and not-floating tensors
+[[nodiscard]] WeightsIndex match_weights(const SafetensorsFile& file, const std::vector<ParameterInfo>& table);
+
+struct ReadWeights {
+  std::optional<at::ScalarType> dtype;  ///< cast to; empty: as in the file
+  bool allow_non_finite = false;
+};
+
+/// The tensors of `table` in its order, each read straight into the memory it stays in; sets the table's dtypes.
+/// @throws MismatchError naming the tensors that are not finite
+[[nodiscard]] std::vector<NamedTensor> read_weights(const SafetensorsFile& file, const WeightsIndex& index,
+                                                    std::vector<ParameterInfo>& table, const ReadWeights& options);
+
+/// Statistics of normalisation buffers ("normalize_inputs.buffer_observation_state.mean", robot-prefixed ones too) for
+/// the features named. @throws FormatError when two robots' buffers disagree
+[[nodiscard]] Statistics read_buffer_statistics(const SafetensorsFile& file, const WeightsIndex& index,
+                                                const std::vector<std::string>& features);
+
+/// Random weights for `table`: see init_policy.
+[[nodiscard]] std::vector<NamedTensor> random_weights(const std::vector<ParameterInfo>& table, std::uint64_t seed);
+
+/// Writes the module's parameters as <folder>/model.safetensors.
+void write_weights(const std::filesystem::path& folder, const torch::nn::Module& module);
+
+}  // namespace thaw::models
