@@ -23,9 +23,9 @@ using DeltaIndices = std::map<std::string, std::vector<std::int64_t>>;
 struct DatasetOptions {
   std::vector<std::int64_t> episodes;  ///< only these (any order, no duplicates); empty: all
   DeltaIndices deltas;
-  std::vector<std::string> cameras;    ///< decode only these; empty: all
-  bool decode_images = true;           ///< false: samples carry no images (statistics, planning)
-  void validate() const;               ///< @throws UsageError naming the field
+  std::vector<std::string> cameras;  ///< decode only these; empty: all
+  bool decode_images = true;         ///< false: samples carry no images (statistics, planning)
+  void validate() const;             ///< @throws UsageError naming the field
 };
 
 /// One row of the episode table, the same for both format versions.
@@ -53,19 +53,27 @@ class LeRobotDataset {
   [[nodiscard]] const std::filesystem::path& root() const;
   [[nodiscard]] const std::string& version() const;  ///< "v3.0", "v2.1"
   [[nodiscard]] double fps() const;
-  [[nodiscard]] std::int64_t size() const;           ///< selected frames
-  [[nodiscard]] std::int64_t total_frames() const;   ///< of the whole dataset
-  [[nodiscard]] const std::vector<Episode>& episodes() const;  ///< all of the dataset
+  [[nodiscard]] std::int64_t size() const;                                   ///< selected frames
+  [[nodiscard]] std::int64_t total_frames() const;                           ///< of the whole dataset
+  [[nodiscard]] const std::vector<Episode>& episodes() const;                ///< all of the dataset
   [[nodiscard]] const std::vector<std::int64_t>& selected_episodes() const;  ///< ascending
   [[nodiscard]] const std::vector<std::string>& tasks() const;
-  /// In the order of info.json; images (C, H, W); default columns (timestamp, index, …) included as `other`.
+  /// In the order of info.json; images (C, H, W); default columns (timestamp, index, …) included as `other`. Text,
+  /// language and depth features are not read and left out.
   [[nodiscard]] const Features& features() const;
+  [[nodiscard]] const DatasetOptions& options() const;
 
   /// Global frame number of position `position` in [0, size()).
   [[nodiscard]] std::int64_t frame_at(std::int64_t position) const;
-  /// The sample at a position in [0, size()). Thread-safe. Images uint8 (C, H, W), or (T, C, H, W) for T > 1 deltas;
-  /// a delta key gets a leading T and "<key>_is_pad" (T) bool; past an episode's ends the first or last frame repeats.
+  /// The sample at a position in [0, size()). Thread-safe. Images uint8 RGB (C, H, W), or (T, C, H, W) for T > 1
+  /// deltas; a delta key gets a leading T and "<key>_is_pad" (T) bool; past an episode's ends the first or last frame
+  /// repeats. Numbers in the declared dtype; a feature of shape [1] is a scalar, as in LeRobot.
+  /// @throws UsageError (position); FormatError, MismatchError, IoError when a picture cannot be read
   [[nodiscard]] Sample sample(std::int64_t position) const;
+
+  /// A numeric feature of all selected frames: (size()) for scalars, else (size(), D…), in the declared dtype.
+  /// @throws UsageError with the nearest names
+  [[nodiscard]] at::Tensor column(const std::string& key) const;
 
   /// A copy that reads other episodes / deltas and shares the tables and video indexes.
   [[nodiscard]] LeRobotDataset with(DatasetOptions options) const;

@@ -1,0 +1,259 @@
+#include "thaw/data/dataset.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+
+#include "tables_impl.h"
+#include "thaw/core/error.h"
+#include "thaw/core/names.h"
+
+namespace thaw {
+namespace {
+
+using lerobot::FeatureSpec;
+using lerobot::Tables;
+
+constexpr std::int64_t kFarthest = 1'000'000;  // frames; a delta beyond is a typing error
+constexpr std::size_t kMostSteps = 100'000;
+
+/// Frames of one delta list for one sample: clamped to the episode, and which were clamped.
+struct Steps {
+  std::vector<std::int64_t> frames;  // global
+  at::Tensor is_pad;                 // (T) bool
+};
+
+Steps clamp_steps(const std::vector<std::int64_t>& deltas, std::int64_t frame, const Episode& episode) {
+  Steps steps{.is_pad = at::empty({static_cast<std::int64_t>(deltas.size())}, at::kBool)};
+  bool* pad = steps.is_pad.mutable_data_ptr<bool>();
+  for (const std::int64_t delta : deltas) {
+    const std::int64_t wanted = frame + delta;
+    steps.frames.push_back(std::clamp(wanted, episode.from, episode.to - 1));
+    *pad++ = wanted < episode.from || wanted >= episode.to;
+  }
+  return steps;
+}
+
+at::Tensor rows_of(const at::Tensor& column, const std::vector<std::int64_t>& rows) {
+  return column.index_select(0, at::tensor(rows, at::kLong));
+}
+
+/// Pictures of the wanted frames; a frame wanted twice is decoded once, and decoding goes forward.
+at::Tensor pictures(lerobot::Camera& camera, const Episode& episode, const std::vector<std::int64_t>& frames) {
+  const std::set<std::int64_t> distinct(frames.begin(), frames.end());
+  std::vector<std::int64_t> rising;
+  for (const std::int64_t frame : distinct) rising.push_back(frame - episode.from);
+  const std::vector<at::Tensor> decoded = camera.frames(static_cast<std::size_t>(episode.index), rising);
+  if (frames.size() == 1) return decoded.front();
+  std::vector<at::Tensor> in_order;
+  for (const std::int64_t frame : frames) {
+    const auto place = std::distance(distinct.begin(), distinct.find(frame));
+    in_order.push_back(decoded[static_cast<std::size_t>(place)]);
+  }
+  return at::stack(in_order);
+}
+
+void check_unique(const std::vector<std::int64_t>& episodes) {
+  std::set<std::int64_t> seen;
+  for (const std::int64_t episode : episodes) {
+    if (episode >= 0 && seen.insert(episode).second) continue;
+    throw UsageError(Problem{.where = "episodes",
+                             .expected = "episode numbers from 0, each once",
+                             .found = episode < 0 ? std::to_string(episode) : fmt::format("{} twice", episode)});
+  }
+}
+
+void check_known(const std::string& where, const std::string& name, const std::vector<std::string>& known) {
+  if (std::find(known.begin(), known.end(), name) != known.end()) return;
+  throw UsageError(Problem{
+      .where = where, .expected = "a feature of the dataset", .found = "'" + name + "'", .fix = suggest(name, known)});
+}
+
+}  // namespace
+
+void DatasetOptions::validate() const {
+  check_unique(episodes);
+  for (const auto& [key, list] : deltas) {
+    const bool possible =
+        !list.empty() && list.size() <= kMostSteps &&
+        std::all_of(list.begin(), list.end(), [](std::int64_t d) { return std::abs(d) <= kFarthest; });
+    if (possible) continue;
+    throw UsageError(Problem{.where = "deltas of '" + key + "'",
+                             .expected = fmt::format("1 to {} offsets within {} frames", kMostSteps, kFarthest),
+                             .found = list.empty() ? "none" : fmt::format("{} offsets or one beyond", list.size())});
+  }
+}
+
+DeltaIndices delta_indices(const std::map<std::string, std::vector<double>>& delta_timestamps, double fps,
+                           double tolerance_s) {
+  DeltaIndices indices;
+  std::vector<std::string> offenders;
+  for (const auto& [key, seconds] : delta_timestamps) {
+    std::vector<std::int64_t>& frames = indices[key];
+    for (const double offset : seconds) {
+      const double exact = offset * fps;
+      const double frame = std::nearbyint(exact);
+      const bool whole =
+          std::abs(exact - frame) / fps <= tolerance_s && std::abs(frame) <= static_cast<double>(kFarthest);
+      if (!whole) offenders.push_back(fmt::format("{} of '{}'", offset, key));
+      frames.push_back(whole ? static_cast<std::int64_t>(frame) : 0);
+    }
+  }
+  if (offenders.empty()) return indices;
+  throw UsageError(Problem{.where = "delta_timestamps",
+                           .expected = fmt::format("multiples of 1/{} s within {} s", fps, tolerance_s),
+                           .found = fmt::format("{}", fmt::join(offenders, ", "))});
+}
+
+struct LeRobotDataset::Impl {
+  std::shared_ptr<const Tables> tables;
+  DatasetOptions options;
+  std::vector<std::int64_t> selected;  // episodes, ascending
+  std::vector<std::int64_t> first;     // position of each selected episode's first frame
+  std::int64_t size = 0;
+  std::vector<std::string> cameras;  // decoded ones
+
+  Impl(std::shared_ptr<const Tables> shared, DatasetOptions wanted)
+      : tables(std::move(shared)), options(std::move(wanted)) {
+    options.validate();
+    select_episodes();
+    select_cameras();
+    check_deltas();
+  }
+
+  void select_episodes() {
+    selected = options.episodes;
+    std::sort(selected.begin(), selected.end());
+    const auto total = static_cast<std::int64_t>(tables->episodes.size());
+    if (selected.empty()) {
+      selected.resize(tables->episodes.size());
+      std::iota(selected.begin(), selected.end(), std::int64_t{0});
+    }
+    if (selected.back() >= total) {
+      throw UsageError(Problem{.where = "episodes",
+                               .expected = fmt::format("numbers below {}, the episodes of the dataset", total),
+                               .found = std::to_string(selected.back())});
+    }
+    for (const std::int64_t episode : selected) {
+      first.push_back(size);
+      size += tables->episodes[static_cast<std::size_t>(episode)].length();
+    }
+  }
+
+  void select_cameras() {
+    std::vector<std::string> known;
+    for (const FeatureSpec& feature : tables->info.features) {
+      if (feature.is_camera()) known.push_back(feature.name);
+    }
+    for (const std::string& camera : options.cameras) check_known("cameras", camera, known);
+    if (!options.decode_images) return;
+    cameras = options.cameras.empty() ? known : options.cameras;
+  }
+
+  void check_deltas() const {
+    std::vector<std::string> known;
+    for (const Feature& feature : tables->features) known.push_back(feature.name);
+    for (const auto& [key, list] : options.deltas) check_known("deltas", key, known);
+  }
+
+  /// The selected episode that holds a position, and the global frame there.
+  [[nodiscard]] std::pair<const Episode*, std::int64_t> locate(std::int64_t position) const {
+    if (position < 0 || position >= size) {
+      throw UsageError(Problem{.where = "dataset position",
+                               .expected = fmt::format("0 to {}", size - 1),
+                               .found = std::to_string(position)});
+    }
+    const auto after = std::upper_bound(first.begin(), first.end(), position);
+    const auto slot = static_cast<std::size_t>(after - first.begin() - 1);
+    const Episode& episode = tables->episodes[static_cast<std::size_t>(selected[slot])];
+    return {&episode, episode.from + position - first[slot]};
+  }
+
+  [[nodiscard]] const std::vector<std::int64_t>* deltas_of(const std::string& key) const {
+    const auto found = options.deltas.find(key);
+    return found == options.deltas.end() ? nullptr : &found->second;
+  }
+
+  void add_numbers(Sample& sample, const Episode& episode) const {
+    for (const auto& [key, column] : tables->frames.columns) {
+      const std::vector<std::int64_t>* deltas = deltas_of(key);
+      if (deltas == nullptr) {
+        sample.tensors[key] = column.select(0, sample.index).clone();  // a transform may write into it
+        continue;
+      }
+      const Steps steps = clamp_steps(*deltas, sample.index, episode);
+      sample.tensors[key] = rows_of(column, steps.frames);
+      sample.tensors[key + "_is_pad"] = steps.is_pad;
+    }
+  }
+
+  void add_pictures(Sample& sample, const Episode& episode) const {
+    for (const std::string& key : cameras) {
+      const std::vector<std::int64_t>* deltas = deltas_of(key);
+      const Steps steps =
+          clamp_steps(deltas == nullptr ? std::vector<std::int64_t>{0} : *deltas, sample.index, episode);
+      sample.tensors[key] = pictures(*tables->cameras.at(key), episode, steps.frames);
+      if (deltas != nullptr) sample.tensors[key + "_is_pad"] = steps.is_pad;
+    }
+  }
+};
+
+LeRobotDataset::LeRobotDataset(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+LeRobotDataset::~LeRobotDataset() = default;
+LeRobotDataset::LeRobotDataset(LeRobotDataset&&) noexcept = default;
+LeRobotDataset& LeRobotDataset::operator=(LeRobotDataset&&) noexcept = default;
+
+LeRobotDataset LeRobotDataset::open(const std::filesystem::path& root, DatasetOptions options) {
+  options.validate();
+  return LeRobotDataset(std::make_shared<const Impl>(lerobot::read_tables(root), std::move(options)));
+}
+
+LeRobotDataset LeRobotDataset::with(DatasetOptions options) const {
+  return LeRobotDataset(std::make_shared<const Impl>(impl_->tables, std::move(options)));
+}
+
+const std::filesystem::path& LeRobotDataset::root() const { return impl_->tables->root; }
+const std::string& LeRobotDataset::version() const { return impl_->tables->info.version; }
+double LeRobotDataset::fps() const { return impl_->tables->info.fps; }
+std::int64_t LeRobotDataset::size() const { return impl_->size; }
+std::int64_t LeRobotDataset::total_frames() const { return impl_->tables->total_frames(); }
+const std::vector<Episode>& LeRobotDataset::episodes() const { return impl_->tables->episodes; }
+const std::vector<std::int64_t>& LeRobotDataset::selected_episodes() const { return impl_->selected; }
+const std::vector<std::string>& LeRobotDataset::tasks() const { return impl_->tables->tasks; }
+const Features& LeRobotDataset::features() const { return impl_->tables->features; }
+const DatasetOptions& LeRobotDataset::options() const { return impl_->options; }
+const Statistics& LeRobotDataset::stored_statistics() const { return impl_->tables->stored_statistics; }
+
+std::int64_t LeRobotDataset::frame_at(std::int64_t position) const { return impl_->locate(position).second; }
+
+Sample LeRobotDataset::sample(std::int64_t position) const {
+  const auto [episode, frame] = impl_->locate(position);
+  Sample sample{.index = frame, .episode = episode->index};
+  sample.task =
+      impl_->tables->tasks[static_cast<std::size_t>(impl_->tables->task_of_frame[static_cast<std::size_t>(frame)])];
+  impl_->add_numbers(sample, *episode);
+  impl_->add_pictures(sample, *episode);
+  return sample;
+}
+
+at::Tensor LeRobotDataset::column(const std::string& key) const {
+  const auto& columns = impl_->tables->frames.columns;
+  const auto found = columns.find(key);
+  if (found == columns.end()) {
+    std::vector<std::string> known;
+    for (const auto& [name, column] : columns) known.push_back(name);
+    check_known("column", key, known);
+  }
+  std::vector<at::Tensor> parts;
+  for (const std::int64_t number : impl_->selected) {
+    const Episode& episode = impl_->tables->episodes[static_cast<std::size_t>(number)];
+    parts.push_back(found->second.narrow(0, episode.from, episode.length()));
+  }
+  return at::cat(parts);
+}
+
+}  // namespace thaw
