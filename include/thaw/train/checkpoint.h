@@ -38,6 +38,7 @@ struct TrainingState {
   GradientGuard::Counters guard;
   LossScaler::State scaler;
   std::map<std::string, GradientRecord::Flags> gradients;  ///< by trainable parameter
+  std::vector<std::string> frozen_moved;                   ///< frozen tensors that changed in memory: must be empty
   std::vector<std::string> modules_not_in_eval;            ///< frozen modules found in train mode: must be empty
   std::vector<std::string> frozen_with_gradient;           ///< must be empty
 
@@ -74,8 +75,12 @@ std::filesystem::path write_checkpoint(const std::filesystem::path& checkpoints,
 /// Steps that have a checkpoint folder, ascending (good or not).
 [[nodiscard]] std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& checkpoints);
 
-/// Removes all but the newest `keep` good checkpoints (at least 2), and what interrupted saves left behind. Only while
-/// the run folder is locked.
+/// Renames checkpoints newer than `step` to "bad-<name>": on resume, what newest_checkpoint() passed over must not
+/// count as one of those that are kept.
+void set_aside_newer(const std::filesystem::path& checkpoints, std::int64_t step);
+
+/// Removes all but the newest `keep` checkpoints (at least 2), and what interrupted saves left behind. Only while the
+/// run folder is locked.
 void rotate_checkpoints(const std::filesystem::path& checkpoints, std::int64_t keep);
 
 }  // namespace thaw

@@ -25,6 +25,7 @@ namespace thaw {
 
 inline constexpr int kHeadSchemaVersion = 1;
 
+/// What the metadata say.
 struct HeadInfo {
   std::string policy_type;
   std::string base_digest;
@@ -61,5 +62,8 @@ void write_head(const std::filesystem::path& file, const Head& head);
 /// @throws MismatchError for another base, policy type, an unknown tensor or another shape; nothing is changed then
 void load_head(Policy& policy, const std::filesystem::path& file);
 void load_head(torch::nn::Module& module, const std::filesystem::path& file);
+
+/// The processing half of a head alone: statistics of both processors and the rename map.
+void apply_head_processing(Policy& policy, const Head& head);
 
 }  // namespace thaw

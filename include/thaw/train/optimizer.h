@@ -20,7 +20,8 @@ class AdamW {
  public:
   /// One group per peak learning rate that the options give. Moments are zero and float32 like the parameters.
   /// @throws UsageError for a rate rule that matches no trainable parameter (with the nearest names)
-  AdamW(std::vector<TrainableParameter> parameters, const OptimizerOptions& options, const TrainingPreset& preset);
+  AdamW(const std::vector<TrainableParameter>& parameters, const OptimizerOptions& options,
+        const TrainingPreset& preset);
 
   /// Updates every parameter that has a gradient (one without is not touched, weight decay included). `factor` is the
   /// schedule's. `found_inf`: () float32 on the device; where it is 1, nothing changes, step counts included.
@@ -42,7 +43,8 @@ class AdamW {
     at::Tensor exp_avg, exp_avg_sq;
     double peak = 0.0;
   };
-  void step_group(double peak, double factor, const std::vector<std::size_t>& members, const at::Tensor& found_inf);
+  void count_updates(const at::Tensor& found_inf);
+  void step_group(double rate, const std::vector<std::size_t>& members, const at::Tensor& found_inf);
 
   std::vector<Slot> slots_;
   std::map<double, std::vector<std::size_t>> groups_;  ///< peak rate -> slots

@@ -87,8 +87,8 @@ struct TrainOptions {
   bool tensorboard = true;           ///< write an event file into `output`
   bool quiet = false;                ///< no progress line
 
-  std::int64_t eval_every = 0;              ///< steps between evaluations; 0: only at the end
-  double eval_split = 0.0;                  ///< share of the episodes held out (the last ones, at least one when > 0)
+  std::int64_t eval_every = 0;  ///< steps between evaluations; 0: before the first and after the last step only
+  double eval_split = 0.0;      ///< share of the episodes of every task held out (data/episode_split.h)
   std::vector<std::int64_t> eval_episodes;  ///< held-out episodes by number; excludes eval_split
   std::int64_t eval_samples = 64;           ///< frames evaluated at most, spread evenly; 0: all
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "thaw/data/dataset.h"
+#include "thaw/data/episode_split.h"
 #include "thaw/freeze/plan.h"
 #include "thaw/policy/policy.h"
 #include "thaw/train/options.h"
@@ -13,14 +14,9 @@
 
 namespace thaw {
 
-/// The dataset's share for training and the share held out.
-struct EpisodeSplit {
-  std::vector<std::int64_t> training;
-  std::vector<std::int64_t> held_out;
-};
-
-/// Of the selected episodes. @throws UsageError when a held-out episode is not selected, or nothing is left to train on
-[[nodiscard]] EpisodeSplit split_episodes(const LeRobotDataset& dataset, const TrainOptions& options);
+/// Of the selected episodes: options.eval_episodes held out by number, or options.eval_split of every task.
+/// @throws UsageError when a held-out episode is not selected, or nothing is left to train on
+[[nodiscard]] EpisodeSplit choose_episodes(const LeRobotDataset& dataset, const TrainOptions& options);
 
 /// Which dataset keys the policy reads at which offsets (spec: LeRobot's resolve_delta_timestamps), through the rename
 /// map. A list of just {0} is left out: the plain item is the same.
@@ -32,8 +28,9 @@ struct EpisodeSplit {
 [[nodiscard]] std::vector<std::string> policy_cameras(const Policy& policy, const LeRobotDataset& dataset,
                                                       bool allow_missing);
 
-/// Sets the rename map (when options give one) and the exact statistics of the training episodes on the policy's
-/// processors. Returns warnings (degenerate ranges). @throws MismatchError (action or state width)
+/// Sets the rename map (when options give one) and the exact statistics of the training episodes, degenerate ranges
+/// guarded (data/statistics.h), on the policy's processors. Returns what was degenerate. @throws MismatchError (action
+/// or state width)
 std::vector<std::string> fit_processors(Policy& policy, const LeRobotDataset& training, const TrainOptions& options);
 
 class PolicyTask final : public TrainTask {

@@ -1,0 +1,85 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "held_out_impl.h"
+#include "thaw/train/policy_task.h"
+
+namespace thaw {
+namespace {
+
+/// `count` of `size` positions, evenly spread from the first to nearly the last; 0: all.
+std::vector<std::int64_t> spread(std::int64_t size, std::int64_t count) {
+  if (count <= 0 || count > size) count = size;
+  std::vector<std::int64_t> positions(static_cast<std::size_t>(count));
+  for (std::int64_t i = 0; i < count; ++i) positions[static_cast<std::size_t>(i)] = i * size / count;
+  return positions;
+}
+
+/// (B, T, 1) float64: 1 for a recorded step, 0 for one repeated beyond the episode's end.
+at::Tensor recorded_steps(const Batch& batch, const at::Tensor& action) {
+  if (!batch.has("action_is_pad")) return at::ones({action.size(0), action.size(1), 1}, at::kDouble);
+  return batch.at("action_is_pad").cpu().logical_not().to(at::kDouble).unsqueeze(-1);
+}
+
+double squared_error(const at::Tensor& predicted, const at::Tensor& recorded, const at::Tensor& steps) {
+  const at::Tensor difference = predicted.cpu().to(at::kDouble) - recorded.cpu().to(at::kDouble);
+  return (difference.square() * steps).sum().item<double>();
+}
+
+/// The chunk in robot units.
+at::Tensor in_robot_units(const Policy& policy, Batch batch, const at::Tensor& chunk) {
+  batch.tensors["action"] = chunk;
+  return policy.postprocessor()(std::move(batch)).at("action");
+}
+
+}  // namespace
+
+struct HeldOut::Sums {
+  double loss = 0.0;
+  double normalised = 0.0;
+  double robot = 0.0;
+  double elements = 0.0;
+};
+
+HeldOut::HeldOut(std::shared_ptr<const Policy> policy, LeRobotDataset dataset, const TrainOptions& options,
+                 at::Device device)
+    : policy_(std::move(policy)),
+      dataset_(std::move(dataset)),
+      positions_(spread(dataset_.size(), options.eval_samples)),
+      batch_size_(options.batch_size),
+      seed_(options.seed),
+      device_(device) {}
+
+EvaluationResult HeldOut::measure() const {
+  const at::NoGradGuard no_grad;
+  Sums sums;
+  for (auto begin = positions_.begin(); begin != positions_.end();) {
+    const auto end = begin + std::min<std::ptrdiff_t>(batch_size_, positions_.end() - begin);
+    add_batch({begin, end}, sums);
+    begin = end;
+  }
+  const double samples = std::max(static_cast<double>(positions_.size()), 1.0);
+  const double elements = std::max(sums.elements, 1.0);
+  return {.loss = sums.loss / samples,
+          .metrics = {{"action_mse", sums.normalised / elements}, {"action_mse_robot", sums.robot / elements}},
+          .samples = static_cast<std::int64_t>(positions_.size())};
+}
+
+void HeldOut::add_batch(const std::vector<std::int64_t>& positions, Sums& sums) const {
+  std::vector<Sample> samples;
+  samples.reserve(positions.size());
+  for (const std::int64_t position : positions) samples.push_back(dataset_.sample(position));
+  const Batch raw = collate(samples);
+  const Batch batch = to_device(policy_->preprocessor()(raw), device_);
+  const Draw draw = policy_->draw(batch, seed_, DrawPurpose::evaluation, /*step=*/0);
+  sums.loss += policy_loss(*policy_, policy_->line().size(), batch, draw, Reduction::none).sum().item<double>();
+
+  const at::Tensor chunk = policy_->sample(batch, draw.noise);
+  const at::Tensor steps = recorded_steps(batch, chunk);
+  sums.normalised += squared_error(chunk, batch.at("action"), steps);
+  sums.robot += squared_error(in_robot_units(*policy_, batch, chunk), raw.at("action"), steps);
+  sums.elements += steps.sum().item<double>() * static_cast<double>(chunk.size(-1));
+}
+
+}  // namespace thaw

@@ -1,0 +1,34 @@
+// Measures a policy on frames it is not trained on: the same frames, noise and time at every evaluation.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "thaw/data/dataset.h"
+#include "thaw/policy/policy.h"
+#include "thaw/train/options.h"
+#include "thaw/train/task.h"
+
+namespace thaw {
+
+class HeldOut {
+ public:
+  /// At most options.eval_samples frames of `dataset`, spread evenly.
+  HeldOut(std::shared_ptr<const Policy> policy, LeRobotDataset dataset, const TrainOptions& options, at::Device device);
+  /// Metrics "action_mse" (normalised) and "action_mse_robot" (robot units squared): sampled chunk against the recorded
+  /// one, over steps that are not padding.
+  [[nodiscard]] EvaluationResult measure() const;
+
+ private:
+  struct Sums;
+  void add_batch(const std::vector<std::int64_t>& positions, Sums& sums) const;
+
+  std::shared_ptr<const Policy> policy_;
+  LeRobotDataset dataset_;
+  std::vector<std::int64_t> positions_;
+  std::int64_t batch_size_;
+  std::uint64_t seed_;
+  at::Device device_;
+};
+
+}  // namespace thaw
