@@ -15,10 +15,11 @@ constexpr std::size_t kShownRuns = 4;
 
 using Block = std::pair<std::string, std::int64_t>;
 
-/// Frozen work that one trainable stage sends its gradient through, per stack; the empty name stands for no stack.
+/// Frozen work that one trainable stage sends its gradient through.
 struct Walk {
-  std::map<std::string, std::set<std::int64_t>> blocks;
-  std::map<std::string, std::vector<std::string>> stages;
+  std::map<std::string, std::set<std::int64_t>> blocks;    ///< by stack
+  std::map<std::string, std::vector<std::string>> stages;  ///< that hold them, by stack
+  std::vector<std::string> other_stages;                   ///< without blocks
 };
 
 /// "B.language.3" -> "B.language." and 3; -1 when it does not end in a number.
@@ -57,10 +58,12 @@ std::string plural(std::size_t count, const std::string& what) {
 std::string sentence(const std::string& parameter, const Walk& walk) {
   std::vector<std::string> parts;
   for (const auto& [stack, stages] : walk.stages) {
-    const auto blocks = walk.blocks.find(stack);
-    const std::string what = blocks == walk.blocks.end() ? plural(stages.size(), "frozen stage")
-                                                         : plural(blocks->second.size(), stack + " block");
-    parts.push_back(fmt::format("{} ({})", what, stage_runs(stages)));
+    const std::size_t blocks = walk.blocks.at(stack).size();
+    parts.push_back(fmt::format("{} ({})", plural(blocks, stack + " block"), stage_runs(stages)));
+  }
+  if (!walk.other_stages.empty()) {
+    const std::size_t stages = walk.other_stages.size();
+    parts.push_back(fmt::format("{} ({})", plural(stages, "frozen stage"), stage_runs(walk.other_stages)));
   }
   return fmt::format("{} makes backward walk {}", parameter, fmt::join(parts, " and "));
 }
@@ -100,7 +103,8 @@ class Causes {
       walks_[flow.source].blocks[info.stack].insert(info.block);
       stacks.insert(info.stack);
     }
-    if (!has_blocks && !flow.trains && !stage.parameters.empty()) stacks.insert("");
+    if (!has_blocks && !flow.trains && !stage.parameters.empty())
+      walks_[flow.source].other_stages.push_back(stage.name);
     for (const std::string& stack : stacks) walks_[flow.source].stages[stack].push_back(stage.name);
   }
 

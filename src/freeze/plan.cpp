@@ -47,9 +47,13 @@ std::int64_t PlannedParameter::bytes() const { return numel() * static_cast<std:
 std::vector<std::string> FreezePlan::names(ParameterClass parameter_class) const {
   std::vector<std::string> names;
   for (const PlannedParameter& parameter : parameters) {
-    if (parameter.parameter_class == parameter_class && parameter.same_as.empty()) names.push_back(parameter.name);
+    if (parameter.parameter_class == parameter_class) names.push_back(parameter.name);
   }
   return names;
+}
+
+std::int64_t FreezePlan::tensors(ParameterClass parameter_class) const {
+  return sum_over(*this, parameter_class, [](const PlannedParameter&) { return 1; });
 }
 
 std::int64_t FreezePlan::elements(ParameterClass parameter_class) const {

@@ -81,20 +81,20 @@ std::string parameter_table(const FreezePlan& plan) {
       fmt::format("  {:<12}  {:>7}  {:>15}  {:>7}  {:>10}\n", "parameters", "tensors", "elements", "share", "weights");
   std::int64_t all = 0;
   std::int64_t all_bytes = 0;
-  std::size_t all_tensors = 0;
+  std::int64_t all_tensors = 0;
   constexpr ParameterClass kClasses[] = {ParameterClass::trainable, ParameterClass::frozen, ParameterClass::dead};
   for (const ParameterClass part : kClasses) {
     all += plan.elements(part);
     all_bytes += plan.bytes(part);
-    all_tensors += plan.names(part).size();
+    all_tensors += plan.tensors(part);
   }
-  const auto row = [all](std::string_view name, std::size_t tensors, std::int64_t elements, std::int64_t bytes) {
+  const auto row = [all](std::string_view name, std::int64_t tensors, std::int64_t elements, std::int64_t bytes) {
     const double share = all == 0 ? 0.0 : 100.0 * static_cast<double>(elements) / static_cast<double>(all);
     return fmt::format("  {:<12}  {:>7}  {:>15}  {:>6.2f}%  {:>10}\n", name, tensors, grouped(elements), share,
                        byte_size(bytes));
   };
   for (const ParameterClass part : kClasses) {
-    text += row(class_name(part), plan.names(part).size(), plan.elements(part), plan.bytes(part));
+    text += row(class_name(part), plan.tensors(part), plan.elements(part), plan.bytes(part));
   }
   return text + row("total", all_tensors, all, all_bytes) + "\n";
 }

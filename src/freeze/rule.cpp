@@ -61,19 +61,29 @@ class RuleParser {
     return text_.size();
   }
 
-  /// Behind the closing slash when the rule at `begin` is train:/…/ or freeze:/…/, else `begin`. A slash closes when
-  /// only spaces are between it and the next comma or the end: "[^/]" needs no escape.
+  /// Behind the closing slash when the rule at `begin` is train:/…/ or freeze:/…/, else `begin`. A slash closes when it
+  /// is in no [set] and only spaces are between it and the next comma or the end.
   std::size_t end_of_regex(std::size_t begin) const {
     const std::size_t sign = text_.find_first_of(":=,", begin);
     if (sign == std::string_view::npos || text_[sign] != ':') return begin;
     const std::size_t slash = text_.find_first_not_of(kSpaces, sign + 1);
     if (slash == std::string_view::npos || text_[slash] != '/') return begin;
-    for (std::size_t i = text_.find('/', slash + 1); i != std::string_view::npos; i = text_.find('/', i + 1)) {
-      const std::size_t next = text_.find_first_not_of(kSpaces, i + 1);
-      const bool escaped = text_[i - 1] == '\\';
-      if (!escaped && (next == std::string_view::npos || text_[next] == ',')) return i + 1;
+    bool in_set = false;
+    for (std::size_t i = slash + 1; i < text_.size(); ++i) {
+      if (text_[i] == '\\') {
+        ++i;
+      } else if (text_[i] == '[' || text_[i] == ']') {
+        in_set = text_[i] == '[';
+      } else if (text_[i] == '/' && !in_set && ends_rule(i + 1)) {
+        return i + 1;
+      }
     }
     fail(text_.substr(slash), "a '/' that ends the regular expression", "none");
+  }
+
+  bool ends_rule(std::size_t position) const {
+    const std::size_t next = text_.find_first_not_of(kSpaces, position);
+    return next == std::string_view::npos || text_[next] == ',';
   }
 
   Rule parse_rule(std::string_view rule) {

@@ -55,6 +55,7 @@ class TomlRules {
     } else if (entry.key == "train" || entry.key == "freeze") {
       for (const std::string& pattern : strings(node, "an array of patterns")) add(node, entry.key + ":" + pattern);
     } else {
+      if (entry.key.find(':') != std::string::npos) fail(node, "a block stack's name for '" + entry.key + "'");
       add(node, entry.key + "=" + stack_value(entry));
     }
   }
@@ -113,13 +114,16 @@ class TomlRules {
   std::vector<std::string> texts_;
 };
 
-/// A bare array is no TOML document; ["a"] would even pass for a table header with a quoted key.
-bool is_bare_array(std::string_view text) {
+/// The text as a document. A bare array is none: it becomes the value of "rules". (["a"] alone would even pass for a
+/// table header with a quoted key.)
+std::string as_document(std::string_view text) {
   constexpr std::string_view kSpaces = " \t\r\n";
   const std::size_t open = text.find_first_not_of(kSpaces);
-  if (open == std::string_view::npos || text[open] != '[') return false;
+  if (open == std::string_view::npos || text[open] != '[') return std::string(text);
   const std::size_t next = text.find_first_not_of(kSpaces, open + 1);
-  return next != std::string_view::npos && std::string_view("\"'],").find(text[next]) != std::string_view::npos;
+  const bool array =
+      next != std::string_view::npos && std::string_view("\"']").find(text[next]) != std::string_view::npos;
+  return array ? fmt::format("rules={}", text.substr(open)) : std::string(text);
 }
 
 toml::table parse_document(const std::string& text, const std::string& where) {
@@ -141,9 +145,7 @@ LayerFreezePolicy LayerFreezePolicy::from_toml(std::string_view toml_text, const
                              .expected = fmt::format("freeze rules of at most {} bytes", kMaxBytes),
                              .found = std::to_string(toml_text.size())});
   }
-  const bool bare = is_bare_array(toml_text);
-  const toml::table document =
-      parse_document(bare ? fmt::format("rules={}", toml_text) : std::string(toml_text), where);
+  const toml::table document = parse_document(as_document(toml_text), where);
   const toml::table* section = document["freeze"].as_table();
   LayerFreezePolicy policy;
   policy.rules_ = TomlRules(where).read(section == nullptr ? document : *section);

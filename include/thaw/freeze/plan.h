@@ -75,8 +75,10 @@ struct FreezePlan {
   /// One sentence for each trainable parameter that makes backward walk frozen blocks or stages; empty when none does.
   std::vector<std::string> backward_causes;
 
-  /// In order. A tensor with several names is listed, and counted below, once, under its first name.
+  /// Every name of the class, in order; a tensor with several names under each.
   [[nodiscard]] std::vector<std::string> names(ParameterClass parameter_class) const;
+  /// These count a tensor with several names once.
+  [[nodiscard]] std::int64_t tensors(ParameterClass parameter_class) const;
   [[nodiscard]] std::int64_t elements(ParameterClass parameter_class) const;
   /// Of the weights, in the dtypes of `parameters`. For trainable ones this is also the size of their gradients.
   [[nodiscard]] std::int64_t bytes(ParameterClass parameter_class) const;
