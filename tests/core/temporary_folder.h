@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -14,10 +15,9 @@ namespace thaw::test {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
+  explicit TemporaryFolder(const std::filesystem::path& beneath = std::filesystem::temp_directory_path()) {
     static std::atomic<int> counter{0};
-    path_ = std::filesystem::temp_directory_path() /
-            ("thaw-test-" + std::to_string(::getpid()) + "-" + std::to_string(counter.fetch_add(1)));
+    path_ = beneath / ("thaw-test-" + std::to_string(::getpid()) + "-" + std::to_string(counter.fetch_add(1)));
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
   }
@@ -50,5 +50,11 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
+
+/// A folder without a disk where the system has one, for tests that flush thousands of times.
+inline std::filesystem::path memory_folder() {
+  const std::filesystem::path shared = "/dev/shm";
+  return ::access(shared.c_str(), W_OK) == 0 ? shared : std::filesystem::temp_directory_path();
+}
 
 }  // namespace thaw::test

@@ -1,7 +1,10 @@
-"""Writes data/reference.safetensors with the reference implementation (written with torch 2.11, safetensors 0.8.0).
+""
+    "Writes data/reference.safetensors with the reference implementation (written with torch 2.11, safetensors 0.8.0).
 
-One tensor of every element type, names that JSON must escape, an empty tensor and a scalar. One metadata entry: the
-reference writes several in no fixed order. Run in this folder by hand; the tests read the file only.
+    One tensor of every element type,
+    names that JSON must escape,
+    an empty tensor and a scalar.One metadata entry
+    : the reference writes several in no fixed order.Run in this folder by hand; the tests read the file only.
 """
 
 import safetensors.torch
