@@ -10,8 +10,8 @@ endif()
 
 find_program(THAW_CCACHE ccache)
 if(THAW_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  # ccache must be told that a precompiled header may stand for its sources.
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+  # ccache must be told that a precompiled header may stand for its sources; depend mode spares it a run of the preprocessor.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DEPEND=1
     CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${THAW_CCACHE})
 endif()
 

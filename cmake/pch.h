@@ -1,10 +1,10 @@
-// What nearly every file of a Torch room parses: kept to headers that change only with the LibTorch version.
+// What nearly every file of a Torch room parses. torch/nn.h is not among it: every file pays for the size of this header
+// when it is loaded, and hardly one needs more of torch::nn than Module.
 #pragma once
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/autograd.h>
-#include <torch/nn.h>
+#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <filesystem>

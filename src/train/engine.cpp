@@ -1,7 +1,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <torch/autograd.h>
-#include <torch/nn.h>
+#include <torch/nn/module.h>
 
 #include "engine_impl.h"
 #include "named_state_impl.h"

@@ -1,4 +1,4 @@
-#include <torch/nn.h>
+#include <torch/nn/module.h>
 
 #include <set>
 

@@ -1,6 +1,6 @@
 #include "thaw/train/parameters.h"
 
-#include <torch/nn.h>
+#include <torch/nn/module.h>
 
 #include <map>
 #include <set>

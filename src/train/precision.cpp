@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
-#include <torch/nn.h>
+#include <torch/nn/module.h>
 
 #include "thaw/tensor/device.h"
 

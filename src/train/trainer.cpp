@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <torch/nn.h>
+#include <torch/nn/module.h>
 
 #include <chrono>
 #include <csignal>

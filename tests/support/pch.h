@@ -4,8 +4,7 @@
 #include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/autograd.h>
-#include <torch/nn.h>
+#include <torch/nn/module.h>
 
 #include <filesystem>
 #include <fstream>
