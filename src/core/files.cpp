@@ -106,7 +106,7 @@ fs::path folder_of(const fs::path& path) {
 }
 
 // A trailing slash would make "beside" mean "inside".
-fs::path without_trailing_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
+fs::path without_trailing_slash(fs::path path) { return path.has_filename() ? std::move(path) : path.parent_path(); }
 
 // Short whatever the target's name is, never guessable by chance, and recognisable for remove_stale_temporaries().
 fs::path temporary_beside(const fs::path& target) {
@@ -268,7 +268,7 @@ void AtomicFile::commit() {
 }
 
 StagedDirectory::StagedDirectory(fs::path target)
-    : target_(without_trailing_slash(target)), temporary_(temporary_beside(target_)) {
+    : target_(without_trailing_slash(std::move(target))), temporary_(temporary_beside(target_)) {
   constexpr mode_t kAll = 0777;  // less the umask
   check(::mkdir(temporary_.c_str(), kAll), target_, "cannot create a folder beside it");
 }
@@ -361,7 +361,7 @@ fs::path resolve_beneath(const fs::path& root, std::string_view relative, const 
   if (path.is_absolute()) refuse("absolute");
   if (std::find(path.begin(), path.end(), "..") != path.end()) refuse("it has \"..\"");
 
-  const fs::path joined = (root / path).lexically_normal();
+  fs::path joined = (root / path).lexically_normal();
   const fs::path limit = absolute_canonical(containment_root(fs::absolute(without_trailing_slash(root))), where);
   const fs::path resolved = absolute_canonical(joined, where);
   if (!is_beneath(resolved, limit)) refuse("a symbolic link leads to " + resolved.string());

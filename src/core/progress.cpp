@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "printable_impl.h"
 #include "stderr_line_impl.h"
@@ -25,7 +26,7 @@ std::size_t terminal_columns() {
 
 // "0:07", "12:30", "3:05:00"
 std::string duration_text(double seconds) {
-  const auto whole = static_cast<std::int64_t>(seconds + 0.5);
+  const std::int64_t whole = std::llround(seconds);
   const std::int64_t hours = whole / 3600;
   const std::int64_t minutes = whole / 60 % 60;
   if (hours == 0) return fmt::format("{}:{:02}", minutes, whole % 60);
@@ -82,7 +83,7 @@ struct Progress::Impl {
   [[nodiscard]] std::string speed() const {
     const double rate = per_second();
     if (rate <= 0) return "";
-    const std::string text = rate >= 1 ? fmt::format("{:.1f}/s", rate) : fmt::format("{:.1f} s each", 1 / rate);
+    std::string text = rate >= 1 ? fmt::format("{:.1f}/s", rate) : fmt::format("{:.1f} s each", 1 / rate);
     if (options.total <= done) return text;
     return fmt::format("{}, {} left", text, duration_text(static_cast<double>(options.total - done) / rate));
   }
