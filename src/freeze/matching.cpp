@@ -21,6 +21,7 @@ namespace {
 
 std::vector<std::string> stack_names(const ModelLayout& layout) {
   std::vector<std::string> names;
+  names.reserve(layout.stacks.size());
   for (const BlockStack& stack : layout.stacks) names.push_back(stack.name);
   return names;
 }
@@ -98,6 +99,7 @@ std::vector<const BlockStack*> matching_stacks(const Rule& rule, const ModelLayo
              suggest(rule.target, stack_names(layout)));
   }
   std::vector<std::string> names;
+  names.reserve(parts.size());
   for (const BlockStack* stack : parts) names.push_back(stack->name);
   no_match(rule, "the name of one block stack", fmt::format("'{}', a part of {}", rule.target, fmt::join(names, ", ")),
            "Write the full name.");

@@ -17,6 +17,8 @@ namespace {
 constexpr std::size_t kMaxParameters = 1'000'000;
 constexpr std::size_t kMaxRank = 8;
 constexpr std::size_t kDigestLength = 64;
+/// Bytes of any dtype (at most 16 an element) must fit into int64.
+constexpr std::int64_t kMaxElements = std::numeric_limits<std::int64_t>::max() / 16;
 
 Json parameter_json(const PlannedParameter& parameter) {
   Json json;
@@ -146,8 +148,7 @@ std::vector<std::int64_t> read_shape(const Fields& fields) {
   if (shape.size() > kMaxRank) {
     fields.fail_field("shape", fmt::format("at most {} sizes", kMaxRank), std::to_string(shape.size()));
   }
-  // bytes of any dtype (at most 16 an element) must fit into int64
-  std::int64_t left = std::numeric_limits<std::int64_t>::max() / 16;
+  std::int64_t left = kMaxElements;
   for (const std::int64_t size : shape) {
     if (size < 0) fields.fail_field("shape", "sizes of 0 or more", std::to_string(size));
     if (size > left) fields.fail_field("shape", "a tensor that can exist", "a product of sizes that overflows");
@@ -216,10 +217,13 @@ void check_parameters(const Fields& fields, const FreezePlan& plan) {
   std::unordered_map<std::string, const PlannedParameter*> by_name;
   std::unordered_map<std::string, std::int64_t> blocks;
   for (const StackPlan& stack : plan.stacks) blocks[stack.name] = stack.blocks;
+  std::int64_t elements_left = kMaxElements;
   for (const PlannedParameter& parameter : plan.parameters) {
     if (!by_name.emplace(parameter.name, &parameter).second) {
       fields.fail_field("parameters", "different names", "'" + parameter.name + "' twice");
     }
+    elements_left -= parameter.numel();
+    if (elements_left < 0) fields.fail_field("parameters", "a model that can exist", "a sum of sizes that overflows");
     const auto stack = blocks.find(parameter.stack);
     if (!parameter.stack.empty() && (stack == blocks.end() || parameter.block >= stack->second)) {
       fields.fail_field("parameters", "every parameter in a block of a stack of the plan",

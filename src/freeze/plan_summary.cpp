@@ -12,6 +12,8 @@ namespace thaw {
 namespace {
 
 constexpr std::size_t kColumns = 100;
+constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+constexpr ParameterClass kClasses[] = {ParameterClass::trainable, ParameterClass::frozen, ParameterClass::dead};
 
 /// 99880992 -> "99,880,992"
 std::string grouped(std::int64_t number) {
@@ -25,7 +27,6 @@ std::string grouped(std::int64_t number) {
 }
 
 std::string byte_size(std::int64_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   auto size = static_cast<double>(bytes);
   std::size_t unit = 0;
   while (size >= 1024.0 && unit + 1 < std::size(kUnits)) {
@@ -82,7 +83,6 @@ std::string parameter_table(const FreezePlan& plan) {
   std::int64_t all = 0;
   std::int64_t all_bytes = 0;
   std::int64_t all_tensors = 0;
-  constexpr ParameterClass kClasses[] = {ParameterClass::trainable, ParameterClass::frozen, ParameterClass::dead};
   for (const ParameterClass part : kClasses) {
     all += plan.elements(part);
     all_bytes += plan.bytes(part);

@@ -12,6 +12,7 @@ namespace thaw {
 namespace {
 
 constexpr std::string_view kSpaces = " \t\r\n";
+constexpr std::string_view kGroups[] = {"@norms", "@biases", "@embeddings", "@projectors"};
 
 std::string_view trim(std::string_view text) {
   const std::size_t begin = text.find_first_not_of(kSpaces);
@@ -89,11 +90,21 @@ class RuleParser {
   Rule parse_rule(std::string_view rule) {
     rule_ = rule;
     if (rule.empty()) fail(rule, "a rule", "nothing between two commas or at an end");
+    check_letters(rule);
     const std::size_t sign = rule.find_first_of(":=");
     if (sign == std::string_view::npos) fail(rule, "a rule with '=' or ':'", fmt::format("'{}'", rule));
     const std::string_view head = trim(rule.substr(0, sign));
     const std::string_view tail = trim(rule.substr(sign + 1));
     return rule[sign] == ':' ? parse_pattern_rule(head, tail) : parse_stack_rule(head, tail);
+  }
+
+  /// Rules are printed and written to plan.json: no control characters, nothing that might be broken UTF-8.
+  void check_letters(std::string_view rule) const {
+    for (std::size_t i = 0; i < rule.size(); ++i) {
+      const auto letter = static_cast<unsigned char>(rule[i]);
+      if ((letter >= ' ' && letter <= '~') || kSpaces.find(rule[i]) != std::string_view::npos) continue;
+      fail(rule.substr(i), "printable ASCII", fmt::format("byte 0x{:02x}", letter));
+    }
   }
 
   Rule parse_pattern_rule(std::string_view word, std::string_view pattern) const {
@@ -118,7 +129,6 @@ class RuleParser {
   }
 
   void check_group(std::string_view pattern) const {
-    constexpr std::string_view kGroups[] = {"@norms", "@biases", "@embeddings", "@projectors"};
     if (std::find(std::begin(kGroups), std::end(kGroups), pattern) != std::end(kGroups)) return;
     fail(pattern, "@norms, @biases, @embeddings or @projectors", fmt::format("'{}'", pattern));
   }

@@ -14,6 +14,7 @@ namespace thaw {
 namespace {
 
 constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
+constexpr std::string_view kSpaces = " \t\r\n";
 
 struct Entry {
   std::string key;
@@ -117,7 +118,6 @@ class TomlRules {
 /// The text as a document. A bare array is none: it becomes the value of "rules". (["a"] alone would even pass for a
 /// table header with a quoted key.)
 std::string as_document(std::string_view text) {
-  constexpr std::string_view kSpaces = " \t\r\n";
   const std::size_t open = text.find_first_not_of(kSpaces);
   if (open == std::string_view::npos || text[open] != '[') return std::string(text);
   const std::size_t next = text.find_first_not_of(kSpaces, open + 1);

@@ -105,6 +105,10 @@ TEST(PlanJson, ASpoiltFileIsRefusedNamingTheField) {
          j["parameters"][0]["shape"] = {1LL << 40, 1LL << 40};
        },
        "a product of sizes that overflows"},
+      {[](Json& j) {
+         j["parameters"][0]["shape"] = j["parameters"][1]["shape"] = {1LL << 29, 1LL << 29};
+       },
+       "parameters: expected a model that can exist, found a sum of sizes that overflows"},
       {[](Json& j) { j["parameters"][0]["shape"] = std::vector<int>(9, 1); },
        "shape: expected at most 8 sizes, found 9"},
       {[](Json& j) { j["parameters"][0]["dtype"] = "float"; },
@@ -127,6 +131,51 @@ TEST(PlanJson, ASpoiltFileIsRefusedNamingTheField) {
     SCOPED_TRACE(i);
     EXPECT_THAT(error_after(cases[i].first), AllOf(HasSubstr("plan.json"), HasSubstr(cases[i].second)));
   }
+}
+
+/// Replaces a random node by a random value.
+void mutate(Json& json, std::mt19937& random) {
+  Json* node = &json;
+  while (node->is_structured() && !node->empty() && random() % 8 != 0) {
+    node = &*std::next(node->begin(), static_cast<std::ptrdiff_t>(random() % node->size()));
+  }
+  const Json values[] = {nullptr,
+                         true,
+                         -1,
+                         0,
+                         3,
+                         1LL << 62,
+                         0.5,
+                         1e300,
+                         "",
+                         "x",
+                         "trainable",
+                         "dead",
+                         "F32",
+                         Json::array(),
+                         Json::object(),
+                         Json::array({1, 2}),
+                         Json::array({"a"})};
+  *node = values[random() % std::size(values)];
+}
+
+TEST(PlanJson, AMutatedFileIsRefusedOrIsAWholePlan) {
+  std::mt19937 random(23);
+  const Json whole = mini_plan().to_json();
+  int refused = 0;
+  for (int round = 0; round < 1500; ++round) {
+    Json json = whole;
+    for (std::uint64_t i = 1 + random() % 2; i > 0; --i) mutate(json, random);
+    try {
+      const FreezePlan plan = FreezePlan::from_json(json, "plan.json");
+      EXPECT_EQ(FreezePlan::from_json(plan.to_json(), "again").to_json(), plan.to_json()) << json.dump();
+      EXPECT_FALSE(plan.summary().empty());
+    } catch (const FormatError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("plan.json"));
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 1000);
 }
 
 TEST(PlanJson, FieldsOfALaterWriterAreIgnored) {

@@ -121,13 +121,49 @@ TEST(FreezeRuleText, EverySlipHasItsMessage) {
       {"train:/abc", "expected a '/' that ends the regular expression"},
       {"train:/(/", "expected an ECMAScript regular expression"},
       {"train://", "expected a regular expression between two slashes"},
+      {"train:*\xc3\xa4*", "expected printable ASCII, found byte 0xc3"},
+      {"train:a\x01", "expected printable ASCII, found byte 0x01"},
       {"train:*[ab", "expected a ']' for every '['"},
-      {"train:" + std::string(300, 'x'), "expected a pattern of at most 256 characters, found 300"},
   };
   for (const auto& [text, message] : slips) {
     SCOPED_TRACE(text);
     EXPECT_THAT(error_of(text), AllOf(HasSubstr(message), HasSubstr("Rules, comma-separated")));
   }
+}
+
+TEST(FreezeRuleText, AMutatedTextIsRefusedOrReadsBackAsItself) {
+  std::mt19937 random(29);
+  const std::string whole =
+      "vision=0,language=first:2,expert=[0,3,5-7],train:*s[a-c]*,freeze:/^m\\.k{1,2}$/,train:@norms,*=all";
+  const std::string signs = ",=:[]/*@-. 09ax\\\n\xff";
+  int refused = 0;
+  for (int round = 0; round < 5000; ++round) {
+    std::string text = whole;
+    for (std::uint64_t i = 1 + random() % 4; i > 0; --i) {
+      const std::size_t at = random() % text.size();
+      const char sign = signs[random() % signs.size()];
+      if (random() % 2 == 0) {
+        text[at] = sign;
+      } else {
+        text.insert(at, 1, sign);
+      }
+    }
+    try {
+      const std::vector<std::string> rules = rules_of(text);
+      EXPECT_EQ(rules_of(fmt::format("{}", fmt::join(rules, ","))), rules) << text;
+    } catch (const UsageError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("Rules, comma-separated"));
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 1000);
+  EXPECT_LT(refused, 5000);
+}
+
+TEST(FreezeRuleText, APatternNobodyTypedIsRefused) {
+  std::string text = "train:";
+  text.append(300, 'x');
+  EXPECT_THAT(error_of(text), HasSubstr("expected a pattern of at most 256 characters, found 300"));
 }
 
 TEST(FreezeRuleText, AnEnormousListIsRefusedBeforeItIsBuilt) {
