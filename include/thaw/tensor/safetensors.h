@@ -17,7 +17,7 @@
 namespace thaw {
 
 struct SafetensorsLimits {
-  std::uint64_t max_header_bytes = std::uint64_t{100} << 20;  ///< the reference's cap
+  std::uint64_t max_header_bytes = 100'000'000;  ///< the reference's cap
   std::size_t max_tensors = 1'000'000;
   std::size_t max_rank = 8;
   std::size_t max_name_bytes = 1024;
