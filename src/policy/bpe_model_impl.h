@@ -24,6 +24,7 @@ class BpeModel {
   void encode(std::string_view piece, std::vector<std::int64_t>& ids) const;
   /// Id of a token in the vocabulary's own spelling (byte alphabet).
   [[nodiscard]] std::optional<std::int64_t> id_of(const std::string& token) const;
+  [[nodiscard]] std::int64_t size() const noexcept { return static_cast<std::int64_t>(vocabulary_.size()); }
   [[nodiscard]] std::int64_t largest_id() const noexcept { return largest_id_; }
 
  private:

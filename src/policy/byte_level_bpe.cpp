@@ -1,10 +1,12 @@
 // tokenizer.json, as huggingface/tokenizers reads it.
 #include <algorithm>
+#include <utility>
 
 #include "added_tokens_impl.h"
 #include "bpe_model_impl.h"
 #include "pre_tokenizer_impl.h"
 #include "thaw/core/error.h"
+#include "thaw/core/log.h"
 #include "tokenizer_files_impl.h"
 #include "utf8_impl.h"
 
@@ -72,36 +74,55 @@ void check_no_normalizer(const Json& file, const std::string& where) {
       .where = where, .expected = "a tokenizer without a normalizer", .found = "the normalizer '" + type + "'"});
 }
 
-/// Tokens of the file; those that tokenizer_config.json describes anew replace them, or join them.
-std::vector<AddedToken> parse_added_tokens(const Json& file, const std::vector<AddedToken>& of_config,
-                                           const std::string& where) {
-  const std::string at = where + ", field 'added_tokens'";
-  std::vector<AddedToken> tokens;
-  for (const Json& entry : json_field_or<std::vector<Json>>(file, "added_tokens", {}, where)) {
-    tokens.push_back(parse_added_token(entry, json_field<std::int64_t>(entry, "id", at), at));
-  }
-  for (const AddedToken& token : of_config) {
-    const auto same = [&](const AddedToken& other) { return other.content == token.content; };
-    const auto found = std::find_if(tokens.begin(), tokens.end(), same);
-    if (found == tokens.end()) {
-      tokens.push_back(token);
+/// Numbers added tokens as the reference does when it loads a file: by the vocabulary, else one after the other behind
+/// it. The ids that the file states are what they were when it was saved, and in a sound file the same.
+class AddedTokenList {
+ public:
+  AddedTokenList(const BpeModel& model, const std::string& where)
+      : model_(model), where_(where), next_id_(model.size()) {}
+
+  /// A token that is known already keeps its id and takes the new flags.
+  void add(AddedToken token) {
+    if (token.content.empty()) return;
+    const auto [place, is_new] = places_.try_emplace(token.content, tokens_.size());
+    const std::int64_t id = is_new ? model_.id_of(token.content).value_or(next_id_) : tokens_[place->second].id;
+    if (id != token.id) warn(token, id);
+    token.id = id;
+    next_id_ = std::max(next_id_, id + 1);
+    if (is_new) {
+      tokens_.push_back(std::move(token));
     } else {
-      *found = token;
+      tokens_[place->second] = std::move(token);
     }
   }
-  std::erase_if(tokens, [](const AddedToken& token) { return token.content.empty(); });
-  return tokens;
-}
 
-/// The vocabulary and the list of added tokens may both hold a token: then they must agree.
-void check_ids_agree(const std::vector<AddedToken>& tokens, const BpeModel& model, const std::string& where) {
-  for (const AddedToken& token : tokens) {
-    const auto known = model.id_of(token.content);
-    if (token.id >= 0 && (!known || *known == token.id)) continue;
-    throw FormatError(Problem{.where = where + ", added token '" + token.content + "'",
-                              .expected = known ? "the id " + std::to_string(*known) + " of the vocabulary" : "an id",
-                              .found = std::to_string(token.id)});
+  std::vector<AddedToken> take() { return std::move(tokens_); }
+
+ private:
+  void warn(const AddedToken& token, std::int64_t id) {
+    if (std::exchange(warned_, true)) return;
+    log_warning(where_ + ": the added token '" + token.content + "' is listed with the id " + std::to_string(token.id) +
+                " and gets " + std::to_string(id) + ", as in the reference");
   }
+
+  const BpeModel& model_;
+  const std::string& where_;
+  std::int64_t next_id_;
+  std::vector<AddedToken> tokens_;
+  bool warned_ = false;
+  std::unordered_map<std::string, std::size_t> places_;  ///< content -> index in tokens_
+};
+
+/// Tokens of the file, then those that tokenizer_config.json adds or describes anew.
+std::vector<AddedToken> parse_added_tokens(const Json& file, const std::vector<AddedToken>& of_config,
+                                           const BpeModel& model, const std::string& where) {
+  AddedTokenList list(model, where);
+  const std::string at = where + ", field 'added_tokens'";
+  for (const Json& entry : json_field_or<std::vector<Json>>(file, "added_tokens", {}, where)) {
+    list.add(parse_added_token(entry, json_field<std::int64_t>(entry, "id", at), at));
+  }
+  for (const AddedToken& token : of_config) list.add(token);
+  return list.take();
 }
 
 class ByteLevelBpe final : public FileTokenizer {
@@ -113,10 +134,9 @@ class ByteLevelBpe final : public FileTokenizer {
                        where() + ", field 'pre_tokenizer'"),
         template_(parse_post_processor(json_field_or<Json>(file, "post_processor", Json(nullptr), where()),
                                        where() + ", field 'post_processor'")),
-        tokens_(parse_added_tokens(file, settings_.added_tokens, where())),
+        tokens_(parse_added_tokens(file, settings_.added_tokens, model_, where())),
         added_tokens_(tokens_) {
     check_no_normalizer(file, where());
-    check_ids_agree(tokens_, model_, where());
     read_truncation_side(file);
     read_pad_token(file);
   }

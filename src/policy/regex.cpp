@@ -1,6 +1,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 
@@ -45,7 +46,7 @@ class Translator {
     if (in_class_) return class_member();
     if (rest_.front() == '[') return open_class();
     if (rest_.front() == '(') return open_group();
-    if (rest_.starts_with("}+")) refuse("}+");
+    if (rest_.starts_with("}+")) refuse("}+");  // possessive in PCRE2, a repeated interval in Oniguruma
     copy(1);
   }
 
@@ -60,6 +61,8 @@ class Translator {
     constexpr std::string_view kSame = "pPrntfx";
     if (is_ascii_alnum(letter) && kSame.find(letter) == std::string_view::npos) refuse(rest_.substr(0, 2));
     copy(2);
+    const bool named = letter == 'p' || letter == 'P' || letter == 'x';
+    if (named && rest_.starts_with('{')) copy(std::min(rest_.find('}'), rest_.size() - 1) + 1);
   }
 
   void open_class() {

@@ -9,6 +9,8 @@
 
 namespace thaw::detail {
 
+/// Character classes are those of PCRE2's Unicode (14.0 in PCRE2 10.42): younger characters count as neither letter nor
+/// digit.
 class Regex {
  public:
   struct Span {
