@@ -72,14 +72,14 @@ void truncate(std::vector<std::int64_t>& ids, std::int64_t length, const Tokeniz
   const auto excess = static_cast<std::int64_t>(ids.size()) - length;
   if (excess <= 0) return;
   const AddedSpecials specials = tokenizer.added_specials();
-  const std::int64_t begin = tokenizer.truncation_side() == TruncationSide::left
-                                 ? specials.before
-                                 : static_cast<std::int64_t>(ids.size()) - specials.after - excess;
-  if (begin < specials.before) {
+  if (specials.before + specials.after > length) {
     throw MismatchError(Problem{.where = "tokenizer step: max_length",
                                 .expected = "room for the special tokens of the tokenizer",
                                 .found = std::to_string(length)});
   }
+  const std::int64_t begin = tokenizer.truncation_side() == TruncationSide::left
+                                 ? specials.before
+                                 : static_cast<std::int64_t>(ids.size()) - specials.after - excess;
   ids.erase(ids.begin() + begin, ids.begin() + begin + excess);
 }
 
