@@ -1,0 +1,167 @@
+// The smallest policy there can be: three stages of one linear layer each, on one camera and a state of four numbers.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/nn/modules/linear.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "thaw/freeze/layer_freeze_policy.h"
+#include "thaw/policy/policy.h"
+#include "thaw/policy/processor_steps.h"
+#include "thaw/tensor/random.h"
+
+namespace thaw::toy {
+
+struct NetworkImpl : torch::nn::Module {
+  NetworkImpl()
+      : eyes(register_module("eyes", torch::nn::Linear(3, 4))),
+        body(register_module("body", torch::nn::Linear(8, 6))),
+        hand(register_module("hand", torch::nn::Linear(11, 4))) {
+    const at::NoGradGuard no_grad;
+    std::uint64_t number = 0;
+    for (auto& item : named_parameters()) {
+      item.value().copy_(
+          0.3 * random_normal({.seed = 6, .stream = RandomStream::test, .sample = number++}, item.value().sizes()));
+    }
+  }
+  torch::nn::Linear eyes, body, hand;
+};
+TORCH_MODULE(Network);
+
+class FakePolicy final : public Policy {
+ public:
+  static constexpr std::int64_t kChunk = 3;
+  static constexpr std::int64_t kWidth = 4;
+
+  explicit FakePolicy(std::string camera = "observation.images.corner", std::int64_t action_width = kWidth)
+      : camera_(std::move(camera)) {
+    inputs_ = {{.name = camera_, .type = FeatureType::visual, .shape = {3, 64, 64}},
+               {.name = "observation.state", .type = FeatureType::state, .shape = {kWidth}}};
+    outputs_ = {{.name = "action", .type = FeatureType::action, .shape = {action_width}}};
+    describe();
+    build_line();
+    Features all = inputs_;
+    all.insert(all.end(), outputs_.begin(), outputs_.end());
+    const std::map<FeatureType, NormalizationMode> modes = {{FeatureType::state, NormalizationMode::mean_std},
+                                                            {FeatureType::action, NormalizationMode::mean_std}};
+    preprocessor_ = ProcessorPipeline(
+        "policy_preprocessor", {make_rename_step({}), make_normalizer_step({.features = all, .norm_map = modes})});
+    postprocessor_ =
+        ProcessorPipeline("policy_postprocessor", {make_unnormalizer_step({.features = outputs_, .norm_map = modes})});
+  }
+
+  [[nodiscard]] std::string type() const override { return "fake"; }
+  [[nodiscard]] const Features& input_features() const override { return inputs_; }
+  [[nodiscard]] const Features& output_features() const override { return outputs_; }
+  [[nodiscard]] std::int64_t chunk_size() const override { return kChunk; }
+  [[nodiscard]] std::vector<std::int64_t> observation_delta_indices() const override { return {0}; }
+  [[nodiscard]] std::vector<std::int64_t> action_delta_indices() const override { return {0, 1, 2}; }
+  [[nodiscard]] TrainingPreset training_preset() const override { return {.learning_rate = 1e-2, .warmup_steps = 0}; }
+  [[nodiscard]] const ModelLayout& layout() const override { return layout_; }
+  [[nodiscard]] std::shared_ptr<torch::nn::Module> module() const override { return network_.ptr(); }
+  [[nodiscard]] std::span<const Stage> line() const override { return line_; }
+  [[nodiscard]] std::size_t first_draw_stage() const override { return 2; }
+
+  [[nodiscard]] PrefixState begin(const Batch& batch) const override {
+    PrefixState state;
+    const at::Tensor& image = batch.at(camera_);
+    const double scale = image.scalar_type() == at::kByte ? 1.0 / 255.0 : 1.0;
+    state.set("pixels", image.to(at::kFloat).mul(scale).mean({2, 3}));
+    state.set("state", batch.at("observation.state"));
+    return state;
+  }
+  [[nodiscard]] Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose,
+                          std::uint64_t step) const override {
+    const bool training = purpose == DrawPurpose::training;
+    std::vector<at::Tensor> noise, time;
+    for (const std::int64_t index : batch.indices) {
+      RandomKey key{.seed = seed,
+                    .stream = training ? RandomStream::noise : RandomStream::evaluation_noise,
+                    .step = step,
+                    .sample = static_cast<std::uint64_t>(index)};
+      noise.push_back(random_normal(key, {kChunk, kWidth}));
+      key.stream = training ? RandomStream::time : RandomStream::evaluation_time;
+      time.push_back(random_uniform(key, 1).to(at::kFloat).squeeze(0));
+    }
+    return {.noise = at::stack(noise), .time = at::stack(time)};
+  }
+  void add_draw(PrefixState& state, const Batch& batch, const Draw& draw) const override {
+    const at::Tensor t = draw.time.view({-1, 1, 1});
+    state.set("noisy", t * draw.noise + (1 - t) * batch.at("action"));
+    state.set("time", draw.time);
+  }
+  [[nodiscard]] at::Tensor loss(const PrefixState& state, const Batch& batch, const Draw& draw,
+                                Reduction reduction) const override {
+    const at::Tensor keep = batch.at("action_is_pad").logical_not().to(at::kFloat).unsqueeze(-1);
+    const at::Tensor errors = (state.at("velocity") - (draw.noise - batch.at("action"))).square() * keep;
+    if (reduction == Reduction::none) return errors.sum({1, 2}) / (keep.sum({1, 2}) * kWidth).clamp_min(1.0);
+    return errors.sum() / (keep.sum() * kWidth).clamp_min(1.0);
+  }
+  [[nodiscard]] at::Tensor sample(const Batch& batch, const at::Tensor& noise) const override {
+    const at::NoGradGuard no_grad;
+    PrefixState state = begin(batch);
+    state.set("noisy", noise);
+    state.set("time", at::ones({noise.size(0)}));
+    run_stages(line_, 0, line_.size(), state);
+    return noise - state.at("velocity");
+  }
+  void save_pretrained(const std::filesystem::path& /*folder*/) const override {}
+
+  /// Grad mode that each stage last ran under.
+  [[nodiscard]] const std::map<std::string, bool>& grad_modes() const { return *grad_modes_; }
+  [[nodiscard]] FreezePlan plan(const std::string& rules) const {
+    return LayerFreezePolicy::parse(rules).resolve(layout_);
+  }
+
+ private:
+  void describe() {
+    layout_.type = "fake";
+    for (const auto& item : network_->named_parameters()) {
+      layout_.parameters.push_back({.name = item.key(), .shape = item.value().sizes().vec()});
+    }
+    const auto stage = [](const std::string& name, std::vector<std::string> reads, const std::string& writes) {
+      return StageInfo{.name = name,
+                       .reads = std::move(reads),
+                       .writes = {writes},
+                       .parameters = {name + ".weight", name + ".bias"},
+                       .flops = 100};
+    };
+    layout_.line = {stage("eyes", {"pixels"}, "seen"), stage("body", {"seen", "state"}, "features"),
+                    stage("hand", {"features", "noisy", "time"}, "velocity")};
+    layout_.output_key = "velocity";
+  }
+
+  void build_line() {
+    const auto with_code = [this](std::size_t index, std::function<void(PrefixState&)> run) {
+      const std::string name = layout_.line[index].name;
+      line_.push_back(
+          {.info = layout_.line[index], .run = [run = std::move(run), name, modes = grad_modes_](PrefixState& state) {
+             (*modes)[name] = at::GradMode::is_enabled();
+             run(state);
+           }});
+    };
+    Network network = network_;
+    with_code(0,
+              [network](PrefixState& s) mutable { s.set("seen", at::tanh(network->eyes->forward(s.at("pixels")))); });
+    with_code(1, [network](PrefixState& s) mutable {
+      s.set("features", at::tanh(network->body->forward(at::cat({s.at("seen").to(at::kFloat), s.at("state")}, -1))));
+    });
+    with_code(2, [network](PrefixState& s) mutable {
+      const at::Tensor features = s.at("features").to(at::kFloat).unsqueeze(1).expand({-1, kChunk, -1});
+      const at::Tensor time = s.at("time").view({-1, 1, 1}).expand({-1, kChunk, 1});
+      s.set("velocity", network->hand->forward(at::cat({features, s.at("noisy"), time}, -1)));
+    });
+  }
+
+  std::string camera_;
+  Network network_;
+  ModelLayout layout_;
+  std::vector<Stage> line_;
+  Features inputs_, outputs_;
+  std::shared_ptr<std::map<std::string, bool>> grad_modes_ = std::make_shared<std::map<std::string, bool>>();
+};
+
+}  // namespace thaw::toy
