@@ -74,6 +74,10 @@ SmolVLAPolicy::SmolVLAPolicy(const SmolVLAConfig& config, ModelLayout layout, st
   preprocessor_ = std::move(preprocessor);
   postprocessor_ = std::move(postprocessor);
   source_ = std::move(source);
+  auto parameters = module_->named_parameters();
+  for (const ParameterInfo& info : layout_.parameters) {
+    parameters[info.name].set_requires_grad(info.trainable_by_default);
+  }
 }
 
 std::vector<std::int64_t> SmolVLAPolicy::action_delta_indices() const {
