@@ -19,7 +19,8 @@ std::int64_t rows_of(const DataFile& file, const std::vector<EpisodeRow>& episod
   return last.from + last.length - episodes[file.first_episode].from;
 }
 
-/// Consecutive episodes in one file make one DataFile. LeRobot takes row n of all files for frame n, so must they.
+/// Empty when they cannot be grouped. Consecutive episodes in one file make one DataFile. LeRobot takes row n of all
+/// files for frame n, so must they.
 std::vector<DataFile> group_files(const std::filesystem::path& root, const std::vector<EpisodeRow>& episodes,
                                   Findings& findings) {
   std::vector<DataFile> files;
@@ -34,28 +35,32 @@ std::vector<DataFile> group_files(const std::filesystem::path& root, const std::
       findings.disagree({.where = fmt::format("meta/episodes episode {}", i),
                          .expected = fmt::format("the episodes of {} one after the other", label),
                          .found = "episodes of other files between them"});
-      return files;
+      return {};
     }
     DataFile file{.label = label, .first_episode = i, .episodes = 1};
     const bool resolved =
         findings.attempt([&] { file.path = resolve_beneath(root, label, "meta/info.json 'data_path'"); });
-    if (!resolved) return files;
+    if (!resolved) return {};
     files.push_back(std::move(file));
   }
   return files;
 }
 
-void check_required(const DatasetInfo& info, Findings& findings) {
+/// Whether all of them are declared.
+bool check_required(const DatasetInfo& info, Findings& findings) {
+  bool all = true;
   for (const char* name : kRequired) {
     const bool there = std::any_of(info.features.begin(), info.features.end(), [name](const FeatureSpec& feature) {
       return feature.name == name && feature.kind == FeatureSpec::Kind::numeric &&
              feature.shape == std::vector<std::int64_t>{1};
     });
     if (there) continue;
+    all = false;
     findings.disagree({.where = "meta/info.json 'features'",
                        .expected = fmt::format("'{}', a number with shape [1], as in every LeRobotDataset", name),
                        .found = "none"});
   }
+  return all;
 }
 
 /// The running numbers of one file's rows against the episode table.
@@ -175,10 +180,8 @@ std::map<std::string, at::Tensor> read_file(const DataFile& file, const DatasetI
 FrameTable read_frame_table(const std::filesystem::path& root, const DatasetInfo& info,
                             const std::vector<EpisodeRow>& episodes, std::size_t tasks, Findings& findings) {
   FrameTable table;
-  check_required(info, findings);
-  if (!findings.empty()) return table;
+  if (!check_required(info, findings)) return table;
   table.files = group_files(root, episodes, findings);
-  if (!findings.empty()) return table;
   std::map<std::string, std::vector<at::Tensor>> parts;
   for (std::size_t f = 0; f < table.files.size(); ++f) {
     table.file_of_episode.insert(table.file_of_episode.end(), table.files[f].episodes, f);
