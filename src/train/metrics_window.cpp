@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "metrics_window_impl.h"
@@ -46,14 +47,18 @@ void tell_skipped(const std::vector<StepReport>& reports, const std::vector<floa
 
 }  // namespace
 
-MetricsWindow::MetricsWindow(double data_wait) : begun_(std::chrono::steady_clock::now()), data_wait_(data_wait) {}
+void MetricsWindow::restart(double data_wait) {
+  reports_.clear();
+  begun_ = std::chrono::steady_clock::now();
+  left_out_ = 0.0;
+  data_wait_ = data_wait;
+}
 
-LogRecord MetricsWindow::flush(double data_wait, double epoch, std::int64_t samples_per_step,
-                               std::int64_t skipped_steps) {
+LogRecord MetricsWindow::flush(double data_wait, std::int64_t samples_per_step) {
   const std::vector<float> skipped = read(reports_, &StepReport::skipped_value);
   tell_skipped(reports_, skipped);
-  const auto now = std::chrono::steady_clock::now();
-  const double seconds = std::max(std::chrono::duration<double>(now - begun_).count(), 1e-9);
+  const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun_).count();
+  const double seconds = std::max(elapsed - left_out_, 1e-9);
   const auto steps = static_cast<double>(reports_.size());
   LogRecord record{.step = reports_.back().step,
                    .loss = mean_of_kept(read(reports_, &StepReport::loss_value), skipped),
@@ -61,12 +66,8 @@ LogRecord MetricsWindow::flush(double data_wait, double epoch, std::int64_t samp
                    .learning_rate = reports_.back().learning_rate,
                    .seconds_per_step = seconds / steps,
                    .samples_per_second = steps * static_cast<double>(samples_per_step) / seconds,
-                   .data_wait_share = std::clamp((data_wait - data_wait_) / seconds, 0.0, 1.0),
-                   .epoch = epoch,
-                   .skipped_steps = skipped_steps};
-  reports_.clear();
-  begun_ = now;
-  data_wait_ = data_wait;
+                   .data_wait_share = std::clamp((data_wait - data_wait_) / seconds, 0.0, 1.0)};
+  restart(data_wait);
   return record;
 }
 

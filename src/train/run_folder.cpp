@@ -42,10 +42,18 @@ RunFolder::RunFolder(fs::path root, bool resume) : root_(std::move(root)) {
   if (resume) {
     require_run(root_);
   } else {
+    created_ = !fs::exists(root_);
     create(root_);
   }
   lock_ = std::make_unique<DirectoryLock>(root_);
   if (!resume) require_no_run(root_);
+}
+
+RunFolder::~RunFolder() {
+  if (!created_ || holds_run(root_)) return;
+  std::error_code ignored;  // what else somebody put there keeps the folder
+  fs::remove(root_ / ".lock", ignored);
+  fs::remove(root_, ignored);
 }
 
 }  // namespace thaw

@@ -28,11 +28,18 @@ Tensors parameters_of(const torch::nn::Module& module) {
   return tensors;
 }
 
+Tensors buffers_of(const torch::nn::Module& module) {
+  Tensors tensors;
+  for (const auto& item : module.named_buffers()) tensors[item.key()] = item.value();
+  return tensors;
+}
+
 /// What every check reads.
 struct Evidence {
   FreezePlan plan;
   Checkpoint checkpoint;
   Tensors base;
+  Tensors buffers;                     ///< of the base
   std::set<std::string> trainable;     ///< by the plan, tied names once
   std::set<std::string> with_buffers;  ///< and the buffers that training changes
 };
@@ -60,6 +67,13 @@ Check check_base(const Evidence& evidence) {
       check.failures.push_back(
           fmt::format("{}: the base holds another content than at the start of the run", planned.name));
     }
+  }
+  for (const PlannedBuffer& planned : evidence.plan.buffers) {
+    ++check.examined;
+    const auto found = evidence.buffers.find(planned.name);
+    if (found != evidence.buffers.end() && tensor_digest(found->second) == planned.digest) continue;
+    check.failures.push_back(
+        fmt::format("{}: the base holds another buffer than at the start of the run", planned.name));
   }
   if (evidence.checkpoint.state.base_digest != base_digest(evidence.plan)) {
     check.failures.emplace_back("plan.json: its digests are not those the checkpoint was made with");
@@ -182,7 +196,8 @@ Evidence gather(const fs::path& run, const fs::path& checkpoint, const torch::nn
   const fs::path plan = run / "plan.json";
   Evidence evidence{.plan = FreezePlan::from_json(read_json(plan), plan.string()),
                     .checkpoint = read_checkpoint(checkpoint),
-                    .base = parameters_of(base)};
+                    .base = parameters_of(base),
+                    .buffers = buffers_of(base)};
   evidence.trainable = names_of(trainable_parameters(evidence.plan, base));
   evidence.with_buffers = evidence.trainable;
   evidence.with_buffers.merge(names_of(trained_buffers(evidence.plan, base)));

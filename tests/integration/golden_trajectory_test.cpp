@@ -65,10 +65,9 @@ bool is_rounding_noise(const std::string& name) {
   return name.find("vision") != std::string::npos && name.ends_with("k_proj.bias");
 }
 
-class GoldenTrajectory : public testing::TestWithParam<fs::path> {
+class GoldenTrajectory : public testing::Test {
  protected:
-  void repeat(const Mode& mode) {
-    const fs::path& set = GetParam();
+  static void repeat(const fs::path& set, const Mode& mode) {
     const Json recorded = read_json(set / "meta.json", {.max_depth = 64})["modes"][mode.name];
     const test::TemporaryFolder scratch;
     const std::shared_ptr<Policy> policy = load_set(set, mode, scratch.path());
@@ -124,11 +123,13 @@ class GoldenTrajectory : public testing::TestWithParam<fs::path> {
   }
 };
 
-TEST_P(GoldenTrajectory, TenStepsOfTheExpertAloneEqualTheReference) { repeat({"expert_only", true}); }
-TEST_P(GoldenTrajectory, TenStepsOfTheWholeModelEqualTheReference) { repeat({"full", false}); }
+TEST_F(GoldenTrajectory, TenStepsOfTheExpertAloneEqualTheReference) {
+  golden::for_each_set("smolvla", "meta.json", [](const fs::path& set) { repeat(set, {"expert_only", true}); });
+}
 
-INSTANTIATE_TEST_SUITE_P(Sets, GoldenTrajectory, testing::ValuesIn(golden::sets_of("smolvla", "meta.json")),
-                         golden::set_name);
+TEST_F(GoldenTrajectory, TenStepsOfTheWholeModelEqualTheReference) {
+  golden::for_each_set("smolvla", "meta.json", [](const fs::path& set) { repeat(set, {"full", false}); });
+}
 
 }  // namespace
 }  // namespace thaw

@@ -220,7 +220,7 @@ TEST_P(HostileInput, EndsInOneMessageExitTwoAndNothingWritten) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, HostileInput, testing::ValuesIn(cases()),
-                         [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
+                         [](const testing::TestParamInfo<Case>& one) { return one.param.name; });
 
 TEST(HostileInput, AnOutputFolderInUseByAnotherRunIsRefused) {
   World world;

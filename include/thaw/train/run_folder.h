@@ -19,6 +19,10 @@ class RunFolder {
   /// @throws IoError when another process trains there, or when it cannot be created; UsageError when `resume` is false
   /// and it holds a run already, or `resume` is true and it holds none
   RunFolder(std::filesystem::path root, bool resume);
+  /// Unlocks. A folder that this object made and nobody wrote a run into is removed again.
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
 
   [[nodiscard]] const std::filesystem::path& root() const noexcept { return root_; }
   [[nodiscard]] std::filesystem::path plan() const { return root_ / "plan.json"; }
@@ -30,6 +34,7 @@ class RunFolder {
 
  private:
   std::filesystem::path root_;
+  bool created_ = false;
   std::unique_ptr<DirectoryLock> lock_;
 };
 

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "../weights_impl.h"
@@ -136,7 +138,13 @@ SmolVLAConfig named_config(const std::string& name) { return name == "smolvla" ?
 
 SmolVLAConfig read_config(const Json& config, const fs::path& file) {
   const fs::path vlm = file.parent_path() / "vlm_config.json";
-  return parse_smolvla_config(config, fs::exists(vlm) ? read_json(vlm) : Json(), file.string());
+  if (fs::exists(vlm)) return parse_smolvla_config(config, read_json(vlm), file.string());
+  try {
+    return parse_smolvla_config(config, Json(), file.string());
+  } catch (const UsageError& error) {
+    throw UsageError(fmt::format("{}. There is no {}: the backbone's sizes are taken to be those of the published SmolVLM2-500M.",
+                                 error.what(), vlm.string()));
+  }
 }
 
 ModelLayout folder_layout(const SmolVLAConfig& config, const fs::path& folder, InitialDtypes dtypes) {
