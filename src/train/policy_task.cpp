@@ -61,6 +61,8 @@ struct PolicyTask::Impl {
 
 PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, const LeRobotDataset& dataset,
                        const TrainOptions& options, at::Device device, bool keep_statistics) {
+  // A tokenizer that cannot be found must end a run before it begins, not in its first batch.
+  static_cast<void>(policy->preprocessor().tokenizer());
   if (!options.rename_map.empty()) policy->preprocessor().set_rename_map(options.rename_map);
   const EpisodeSplit split = choose_episodes(dataset, options);
   const std::vector<std::string> cameras = policy_cameras(*policy, dataset, options.allow_missing_cameras);

@@ -17,7 +17,7 @@ void require_no_run(const fs::path& root) {
   throw UsageError(Problem{.where = root.string(),
                            .expected = "a folder without a run",
                            .found = "a run that was begun there",
-                           .fix = "Resume it, or choose another folder."});
+                           .fix = "Resume it (--resume), or choose another folder."});
 }
 
 void require_run(const fs::path& root) {

@@ -62,7 +62,7 @@ TEST(Command, AResumedRunEndsWithTheSameWeightsAsAnUninterruptedOne) {
   const TemporaryFolder folder;
   const std::string whole = folder / "whole";
   const std::string parts = folder / "parts";
-  const std::vector<std::string> flags{"--schedule", "constant", "--save-every", "4", "--ema"};
+  const std::vector<std::string> flags{"--no-auto-scale", "--save-every", "4", "--ema"};
   const auto with_steps = [&flags](const std::string& run, const std::string& steps) {
     std::vector<std::string> more = flags;
     more.insert(more.end(), {"--steps", steps});

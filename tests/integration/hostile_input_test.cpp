@@ -189,8 +189,8 @@ const std::vector<Case>& cases() {
       {"PatternThatMatchesNothing", [](World&) {}, {"*state_porj*", "state_proj"}, {"--freeze", "train:*state_porj*"}},
       {"FreezeThatTrainsNothing", [](World&) {}, {"train"}, {"--freeze", "*=none,freeze:*"}},
       {"MoreBlocksThanThereAre", [](World&) {}, {"language"}, {"--freeze", "language=99"}},
-      {"NegativeBatchSize", [](World&) {}, {"batch"}, {"--accumulation", "-1"}},
-      {"UnknownPrecision", [](World&) {}, {"fp8"}, {"--schedule", "fp8"}},
+      {"NegativeAccumulation", [](World&) {}, {"accumulation", "-1"}, {"--accumulation", "-1"}},
+      {"UnknownSchedule", [](World&) {}, {"cosinus", "cosine"}, {"--schedule", "cosinus"}},
   };
   return all;
 }

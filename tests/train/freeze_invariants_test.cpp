@@ -23,7 +23,8 @@ double uniform(std::uint64_t number, std::uint64_t what) {
   return random_uniform({.seed = 2024, .stream = RandomStream::test, .step = number, .sample = what}, 1).item<double>();
 }
 
-std::uint64_t hash_of(const std::string& name) { return std::hash<std::string>{}(name); }
+/// Small enough for a key of the random numbers.
+std::uint64_t hash_of(const std::string& name) { return std::hash<std::string>{}(name) >> 20; }
 
 RandomCase random_case(std::uint64_t number, const std::filesystem::path& output) {
   const auto pick = [&](std::uint64_t what, std::int64_t low, std::int64_t high) {

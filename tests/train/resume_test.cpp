@@ -22,6 +22,8 @@ struct Case {
   std::vector<std::int64_t> stops;  ///< steps at which the run is ended and resumed
 };
 
+void PrintTo(const Case& one, std::ostream* out) { *out << one.name; }
+
 bool sandwich(const std::string& name) { return name.starts_with("blocks.1.") || name.starts_with("embed."); }
 bool no_norms(const std::string& name) { return name.find("norm") == std::string::npos; }
 

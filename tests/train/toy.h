@@ -115,6 +115,9 @@ inline FreezePlan plan_of(const torch::nn::Module& module, const std::function<b
     plan.parameters.push_back(parameter);
   }
   if (blocks > 0) plan.stacks.push_back({.name = "blocks", .blocks = blocks});
+  plan.line = {{.name = "forward", .runs_under_grad = true, .backward_walks = true}};
+  const std::vector<std::string> trained = plan.names(ParameterClass::trainable);
+  if (!trained.empty()) plan.boundary_parameter = trained.front();
   return plan;
 }
 
