@@ -1,5 +1,5 @@
-// What nearly every file of a Torch room parses. torch/nn.h is not among it: every file pays for the size of this header
-// when it is loaded, and hardly one needs more of torch::nn than Module.
+// What nearly every file of a Torch room parses. torch/nn.h is not among it: every file pays for the size of this
+// header when it is loaded, and hardly one needs more of torch::nn than Module.
 #pragma once
 #include <ATen/ATen.h>
 #include <fmt/format.h>

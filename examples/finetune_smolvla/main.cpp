@@ -1,5 +1,5 @@
-// Fine-tunes the last blocks of a LeRobot policy on a LeRobot dataset, proves the freeze, and writes a LeRobot checkpoint.
-// finetune_smolvla BASE_FOLDER TOKENIZER_FOLDER DATASET_FOLDER RUN_FOLDER [STEPS]
+// Fine-tunes the last blocks of a LeRobot policy on a LeRobot dataset, proves the freeze, and writes a LeRobot
+// checkpoint. finetune_smolvla BASE_FOLDER TOKENIZER_FOLDER DATASET_FOLDER RUN_FOLDER [STEPS]
 #include <thaw/thaw.h>
 
 #include <iostream>

@@ -43,7 +43,10 @@ void cast_parameters(const FreezePlan& plan, torch::nn::Module& module, Precisio
   for (auto& item : module.named_parameters()) {
     at::Tensor& parameter = item.value();
     if (!is_convertible(parameter.scalar_type())) continue;
-    const at::ScalarType wanted = plan.trains(item.key()) ? at::kFloat : frozen;
+    // Only what is multiplied gains by a short type. Norm weights and biases stay float32: they weigh nothing, and a
+    // layer norm on the CPU takes float32 weights for any input but no mix the other way round.
+    const bool is_multiplied = parameter.dim() >= 2;
+    const at::ScalarType wanted = plan.trains(item.key()) || !is_multiplied ? at::kFloat : frozen;
     if (parameter.scalar_type() != wanted) parameter.set_data(parameter.detach().to(wanted));
   }
 }

@@ -17,13 +17,14 @@ TEST(Precision, AutomaticIsBf16OnlyWhereItIsNative) {
   EXPECT_EQ(resolve_precision(Precision::bf16, kCpu), Precision::bf16);
 }
 
-TEST(Precision, FrozenIsHeldInTheComputeDtypeAndTrainableAsFloat32) {
+TEST(Precision, FrozenMatricesAreHeldInTheComputeDtypeAndEverythingElseAsFloat32) {
   toy::Model model;
   model->to(at::kBFloat16);
   const FreezePlan plan = toy::plan_of(*model, toy::last_block);
   cast_parameters(plan, *model, Precision::fp16);
   for (const auto& item : model->named_parameters()) {
-    EXPECT_EQ(item.value().scalar_type(), plan.trains(item.key()) ? at::kFloat : at::kHalf) << item.key();
+    const bool is_frozen_matrix = !plan.trains(item.key()) && item.value().dim() >= 2;
+    EXPECT_EQ(item.value().scalar_type(), is_frozen_matrix ? at::kHalf : at::kFloat) << item.key();
   }
 }
 

@@ -9,18 +9,18 @@ namespace thaw {
 /// Exit codes of the thaw command (documented in README.md).
 enum class ExitCode : int {
   ok = 0,
-  check_failed = 1,  ///< a verification found a difference, or training was stopped because it diverged
-  bad_input = 2,     ///< a file, dataset, flag or rule is not usable; nothing was written
-  interrupted = 130, ///< SIGINT: the step was finished and saved
-  terminated = 143,  ///< SIGTERM: the step was finished and saved
+  check_failed = 1,   ///< a verification found a difference, or training was stopped because it diverged
+  bad_input = 2,      ///< a file, dataset, flag or rule is not usable; nothing was written
+  interrupted = 130,  ///< SIGINT: the step was finished and saved
+  terminated = 143,   ///< SIGTERM: the step was finished and saved
 };
 
 /// The parts of an error message. Empty parts are left out.
 struct Problem {
-  std::string where;     ///< file, tensor, field or flag
+  std::string where;  ///< file, tensor, field or flag
   std::string expected;
   std::string found;
-  std::string fix;       ///< what the user can do
+  std::string fix;  ///< what the user can do
 };
 
 /// "WHERE: expected E, found F. FIX"

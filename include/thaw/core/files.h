@@ -25,7 +25,8 @@ class InputFile {
 
   [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
-  /// Fills `out` from `offset`. @throws IoError when the file ends before (it shrank, or the caller asked beyond size())
+  /// Fills `out` from `offset`. @throws IoError when the file ends before (it shrank, or the caller asked beyond
+  /// size())
   void read_at(std::uint64_t offset, std::span<std::byte> out) const;
 
  private:
@@ -93,9 +94,9 @@ class DirectoryLock {
   int descriptor_ = -1;
 };
 
-/// Joins a relative path found in a file to `root`. @throws FormatError when it is empty or absolute, has "..", or leaves
-/// `root` through a symbolic link. `where` names the file it was found in. In a Hugging Face cache, where a snapshot is a
-/// folder of links to ../../blobs, the limit is the repository's folder (models--…, datasets--…).
+/// Joins a relative path found in a file to `root`. @throws FormatError when it is empty or absolute, has "..", or
+/// leaves `root` through a symbolic link. `where` names the file it was found in. In a Hugging Face cache, where a
+/// snapshot is a folder of links to ../../blobs, the limit is the repository's folder (models--…, datasets--…).
 [[nodiscard]] std::filesystem::path resolve_beneath(const std::filesystem::path& root, std::string_view relative,
                                                     const std::string& where);
 

@@ -12,7 +12,8 @@ namespace thaw {
 [[nodiscard]] bool glob_match(std::string_view pattern, std::string_view text);
 
 /// The `count` candidates nearest to `wanted` by edit distance, nearest first, ties in the candidates' order.
-/// Candidates that share no likeness (distance above half the longer length, and `wanted` no part of them) are left out.
+/// Candidates that share no likeness (distance above half the longer length, and `wanted` no part of them) are left
+/// out.
 [[nodiscard]] std::vector<std::string> nearest_names(std::string_view wanted, std::span<const std::string> candidates,
                                                      std::size_t count = 3);
 

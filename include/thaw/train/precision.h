@@ -20,8 +20,8 @@ namespace thaw {
 [[nodiscard]] Precision resolve_precision(Precision precision, at::Device device);
 [[nodiscard]] at::ScalarType compute_dtype(Precision precision);
 
-/// Frozen and dead floating-point parameters -> compute dtype; trainable ones of a shorter type -> float32. float64
-/// stays. Nothing else (buffers, integers) changes.
+/// Frozen and dead matrices (rank 2 and more) -> compute dtype; frozen vectors (norm weights, biases) and everything
+/// trainable -> float32. float64 stays. Nothing else (buffers, integers) changes.
 void cast_parameters(const FreezePlan& plan, torch::nn::Module& module, Precision precision);
 
 /// Autocast on the device for bf16 and fp16, off for fp32, as it was before at the end. Casts cached inside are

@@ -142,8 +142,9 @@ SmolVLAConfig read_config(const Json& config, const fs::path& file) {
   try {
     return parse_smolvla_config(config, Json(), file.string());
   } catch (const UsageError& error) {
-    throw UsageError(fmt::format("{}. There is no {}: the backbone's sizes are taken to be those of the published SmolVLM2-500M.",
-                                 error.what(), vlm.string()));
+    throw UsageError(
+        fmt::format("{}. There is no {}: the backbone's sizes are taken to be those of the published SmolVLM2-500M.",
+                    error.what(), vlm.string()));
   }
 }
 
