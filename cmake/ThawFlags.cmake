@@ -18,7 +18,8 @@ endif()
 add_library(thaw_flags INTERFACE)
 target_compile_options(thaw_flags INTERFACE
   -fPIC -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wno-psabi -Wno-missing-field-initializers
-  $<$<BOOL:${THAW_WERROR}>:-Werror>
+  # The sanitizers' instrumentation makes g++ 12 see uninitialised values in std::regex: there, warnings stay warnings.
+  $<$<AND:$<BOOL:${THAW_WERROR}>,$<NOT:$<BOOL:${THAW_SANITIZE}>>>:-Werror>
   # g++ 12 sees an overlap in every "literal" + std::string (GCC bug 105651).
   "$<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess;-Wno-restrict>")
 if(THAW_SANITIZE)
