@@ -9,19 +9,26 @@ namespace {
 
 std::atomic<std::size_t> largest{0};
 
-void* counted(std::size_t size) {
+/// Null when there is no memory.
+void* counted_or_null(std::size_t size) {
   std::size_t known = largest.load();
   while (known < size && !largest.compare_exchange_weak(known, size)) {
   }
-  if (void* memory = std::malloc(size > 0 ? size : 1)) return memory;
+  return std::malloc(size > 0 ? size : 1);
+}
+
+void* counted(std::size_t size) {
+  if (void* memory = counted_or_null(size)) return memory;
   throw std::bad_alloc();
 }
 
 }  // namespace
 
-// Of the whole test program.
+// Of the whole test program; the forms that do not throw too, for all of them are freed by the same operators below.
 void* operator new(std::size_t size) { return counted(size); }
 void* operator new[](std::size_t size) { return counted(size); }
+void* operator new(std::size_t size, const std::nothrow_t& /*tag*/) noexcept { return counted_or_null(size); }
+void* operator new[](std::size_t size, const std::nothrow_t& /*tag*/) noexcept { return counted_or_null(size); }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t /*size*/) noexcept { std::free(memory); }
