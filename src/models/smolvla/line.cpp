@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "costs_impl.h"
 #include "line_impl.h"
 #include "parameters_impl.h"
 #include "thaw/models/smolvla/layout.h"
@@ -50,87 +51,6 @@ Names query_parameters(const std::string& block) {
   return with_prefix(block, {".self_attn.q_proj.weight", ".self_attn.o_proj.weight", ".mlp.gate_proj.weight",
                              ".mlp.up_proj.weight", ".mlp.down_proj.weight", ".post_attention_layernorm.weight"});
 }
-
-/// Numbers of operations of the forward pass, two per multiply-add, of one sample at the configured sizes: all
-/// configured cameras, text of the greatest length.
-class Flops {
- public:
-  explicit Flops(const SmolVLAConfig& config) : config_(config) {
-    const std::int64_t extra = config.add_image_special_tokens ? 3 : 0;
-    images_ = static_cast<double>(config.cameras().size());
-    rows_ =
-        images_ * static_cast<double>(config.image_tokens() + extra) + static_cast<double>(config.tokenizer_max_length);
-    query_width_ = static_cast<double>(config.vlm.text.heads * config.vlm.text.head_dim);
-    kv_width_ = static_cast<double>(config.vlm.text.kv_heads * config.vlm.text.head_dim);
-    chunk_ = static_cast<double>(config.chunk_size);
-    hidden_ = static_cast<double>(config.vlm.text.hidden_size);
-    expert_hidden_ = static_cast<double>(config.expert_hidden());
-  }
-
-  [[nodiscard]] double patches() const {
-    const auto& vision = config_.vlm.vision;
-    return product(image_patches(), static_cast<double>(3 * vision.patch_size * vision.patch_size),
-                   static_cast<double>(vision.hidden_size));
-  }
-
-  [[nodiscard]] double vision_block() const {
-    const auto width = static_cast<double>(config_.vlm.vision.hidden_size);
-    const auto inner = static_cast<double>(config_.vlm.vision.intermediate_size);
-    const auto per_image = static_cast<double>(config_.patches());
-    return product(image_patches(), width, 4 * width + 2 * inner) + 2 * product(image_patches(), per_image, width);
-  }
-
-  [[nodiscard]] double connector() const {
-    const auto& vlm = config_.vlm;
-    return product(images_ * static_cast<double>(config_.image_tokens()),
-                   static_cast<double>(vlm.vision.hidden_size * vlm.scale_factor * vlm.scale_factor), hidden_);
-  }
-
-  [[nodiscard]] double state() const { return product(1, static_cast<double>(config_.max_state_dim), hidden_); }
-
-  /// `own` rows through a language block, attending to `seen` keys.
-  [[nodiscard]] double language_block(double own, double seen, bool last) const {
-    const double key_value = product(own, hidden_, 2 * kv_width_);
-    return last ? key_value : key_value + rest(own, seen, hidden_, config_.vlm.text.intermediate_size);
-  }
-  [[nodiscard]] double rows_block(bool last) const { return language_block(rows_, rows_, last); }
-  [[nodiscard]] double state_block(bool last) const { return language_block(1, rows_ + 1, last); }
-
-  [[nodiscard]] double cross_keys() const { return product(rows_ + 1, kv_width_, 2 * kv_width_); }
-
-  [[nodiscard]] double expert_block(bool self) const {
-    const double key_value = self ? product(chunk_, expert_hidden_, 2 * kv_width_) : 0.0;
-    const double seen = rows_ + 1 + (self ? chunk_ : 0.0);
-    return key_value + rest(chunk_, seen, expert_hidden_, config_.expert_intermediate());
-  }
-
-  [[nodiscard]] double suffix_embedding() const {
-    return product(chunk_, actions(), expert_hidden_) + product(chunk_, 3 * expert_hidden_, expert_hidden_);
-  }
-
-  [[nodiscard]] double action_projection() const { return product(chunk_, expert_hidden_, actions()); }
-
- private:
-  static double product(double rows, double in, double out) { return 2.0 * rows * in * out; }
-
-  [[nodiscard]] double image_patches() const { return images_ * static_cast<double>(config_.patches()); }
-  [[nodiscard]] double actions() const { return static_cast<double>(config_.max_action_dim); }
-
-  /// Query and output projection, attention, gated MLP.
-  [[nodiscard]] double rest(double own, double seen, double hidden, std::int64_t intermediate) const {
-    return product(own, hidden, 2 * query_width_) + 2 * product(own, seen, query_width_) +
-           product(own, hidden, 3.0 * static_cast<double>(intermediate));
-  }
-
-  const SmolVLAConfig& config_;
-  double images_ = 0;
-  double rows_ = 0;
-  double query_width_ = 0;
-  double kv_width_ = 0;
-  double chunk_ = 0;
-  double hidden_ = 0;
-  double expert_hidden_ = 0;
-};
 
 class LineBuilder {
  public:
