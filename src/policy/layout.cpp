@@ -26,6 +26,13 @@ std::int64_t ParameterInfo::numel() const {
   return count;
 }
 
+double KeyInfo::bytes() const { return static_cast<double>(elements) * static_cast<double>(c10::elementSize(dtype)); }
+
+double DrawBytes::at(std::int64_t draws) const {
+  const auto k = static_cast<double>(draws);
+  return fixed + per_draw * k + per_pair * k * k;
+}
+
 const ParameterInfo& ModelLayout::parameter(const std::string& name) const {
   return find_by_name(parameters, name, "parameter");
 }

@@ -30,13 +30,49 @@ struct BlockStack {
   std::int64_t blocks = 0;
 };
 
+/// One key of PrefixState for one sample at the configured sizes, with every parameter in float32.
+struct KeyInfo {
+  std::string name;
+  std::int64_t elements = 0;
+  at::ScalarType dtype = at::kFloat;
+  bool per_draw = false;  ///< made for each noise draw
+
+  [[nodiscard]] double bytes() const;
+};
+
+/// An amount that grows with the number K of noise draws over one prefix: fixed + per_draw · K + per_pair · K².
+struct DrawBytes {
+  double fixed = 0.0;
+  double per_draw = 0.0;
+  double per_pair = 0.0;
+
+  [[nodiscard]] double at(std::int64_t draws) const;
+};
+
+/// Activations that backward needs only when one of `parameters` trains: the input of a product, say.
+struct SavedFor {
+  DrawBytes bytes;
+  std::vector<std::string> parameters;
+};
+
+/// What a stage needs of memory for one sample at the configured sizes beside the keys it reads and writes, in bytes,
+/// with every tensor in float32.
+struct StageBytes {
+  DrawBytes saved;                  ///< what autograd keeps to carry a gradient through it, parameters apart
+  std::vector<SavedFor> saved_for;  ///< what it keeps beside that for the gradients of the stage's own parameters
+  DrawBytes workspace;              ///< most that lives at once inside it when it runs without grad
+};
+
 /// One step of the forward pass, without its code.
 struct StageInfo {
   std::string name;
   std::vector<std::string> reads;       ///< keys of PrefixState
   std::vector<std::string> writes;      ///< keys of PrefixState (a key written twice is replaced)
   std::vector<std::string> parameters;  ///< full names; a parameter may be used by several stages
-  double flops = 0.0;  ///< of the forward pass of one sample at the configured sizes (2 per multiply-add)
+  double flops = 0.0;  ///< of the forward pass of one sample at the configured sizes (2 per multiply-add), one draw
+  double pair_flops = 0.0;  ///< the part of `flops` that grows with the square of the number of draws
+  StageBytes bytes;
+  std::string cut;  ///< what the place behind it is called where a prefix may be cached: "vision", "hidden", "kv"; or ""
 };
 
 struct ModelLayout {
@@ -45,6 +81,8 @@ struct ModelLayout {
   std::vector<BlockStack> stacks;
   std::vector<StageInfo> line;  ///< in order; a parameter that no stage uses can never get a gradient ("dead")
   std::string output_key;       ///< the key the loss is computed from
+  std::vector<KeyInfo> keys;    ///< all that begin(), add_draw() and the stages write; empty where sizes are unknown
+  std::vector<std::string> image_inputs;  ///< keys that begin() makes of images: what a cached prefix spares reading
 
   /// @throws UsageError with the nearest names
   [[nodiscard]] const ParameterInfo& parameter(const std::string& name) const;

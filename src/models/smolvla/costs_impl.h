@@ -1,14 +1,35 @@
 /// What SmolVLA's stages cost, from shapes alone.
+///
+/// Legend: C cameras, P patches per image, I tokens per image, N rows of A (images and language), T chunk_size, H query
+/// heads, Q query width, V key/value width.
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "thaw/models/smolvla/config.h"
+#include "thaw/policy/layout.h"
 
 namespace thaw::smolvla {
 
-/// Numbers of operations of the forward pass, two per multiply-add, of one sample at the configured sizes: all
-/// configured cameras, text of the greatest length.
+/// Sizes of one sample: all configured cameras, text of the greatest length.
+struct SampleSizes {
+  explicit SampleSizes(const SmolVLAConfig& config);
+
+  double images;       ///< C
+  double patches;      ///< P
+  double tokens;       ///< I
+  double rows;         ///< N
+  double chunk;        ///< T
+  double heads;        ///< H
+  double query_width;  ///< Q
+  double kv_width;     ///< V
+  double hidden;       ///< of the language model
+  double expert_hidden;
+};
+
+/// Numbers of operations of the forward pass, two per multiply-add, of one sample with one noise draw.
 class Flops {
  public:
   explicit Flops(const SmolVLAConfig& config);
@@ -23,25 +44,51 @@ class Flops {
   [[nodiscard]] double state_block(bool last) const;
   [[nodiscard]] double cross_keys() const;
   [[nodiscard]] double expert_block(bool self) const;
+  /// Of a self layer, what each pair of draws adds: the draws lie along one axis and attention masks them apart.
+  [[nodiscard]] double draw_pair() const;
   [[nodiscard]] double suffix_embedding() const;
   [[nodiscard]] double action_projection() const;
 
  private:
-  [[nodiscard]] double image_patches() const;
-  [[nodiscard]] double actions() const;
   /// `own` rows through a language block, attending to `seen` keys.
   [[nodiscard]] double language_block(double own, double seen, bool last) const;
   /// Query and output projection, attention, gated MLP.
   [[nodiscard]] double rest(double own, double seen, double hidden, std::int64_t intermediate) const;
 
   const SmolVLAConfig& config_;
-  double images_ = 0;
-  double rows_ = 0;
-  double query_width_ = 0;
-  double kv_width_ = 0;
-  double chunk_ = 0;
-  double hidden_ = 0;
-  double expert_hidden_ = 0;
+  SampleSizes size_;
 };
+
+/// What the stages need of memory, op by op as nn/blocks.cpp and network.cpp run them: a product saves its input when
+/// its weight trains, attention its query, keys, values and probabilities, SiLU and GELU their inputs, a gated product
+/// both factors, a norm its input (a key, or the residual inside the block) and, for its weight, what it normalised.
+class Bytes {
+ public:
+  explicit Bytes(const SmolVLAConfig& config);
+
+  [[nodiscard]] StageBytes patches() const;
+  /// `block`: full name of the block, whose parameters are named after it.
+  [[nodiscard]] StageBytes vision_block(const std::string& block) const;
+  [[nodiscard]] StageBytes vision_norm() const;
+  [[nodiscard]] StageBytes connector(const std::string& connector) const;
+  [[nodiscard]] StageBytes prefix_embedding() const;
+  [[nodiscard]] StageBytes rows_block(const std::string& block, bool last) const;
+  [[nodiscard]] StageBytes state_block(const std::string& block, bool last) const;
+  [[nodiscard]] StageBytes cross_keys(const std::string& block) const;
+  [[nodiscard]] StageBytes suffix_embedding(const std::string& time_in, const std::string& time_out) const;
+  [[nodiscard]] StageBytes expert_block(const std::string& block, bool self) const;
+  [[nodiscard]] StageBytes output(const std::string& norm, const std::string& projection) const;
+
+ private:
+  struct Block;
+  [[nodiscard]] StageBytes decoder_block(const Block& sizes, const std::string& block) const;
+  [[nodiscard]] StageBytes keys_and_values_alone(double rows, const std::string& block) const;
+
+  const SmolVLAConfig& config_;
+  SampleSizes size_;
+};
+
+/// Every key of PrefixState (line_impl.h) with its size.
+[[nodiscard]] std::vector<KeyInfo> key_table(const SmolVLAConfig& config);
 
 }  // namespace thaw::smolvla

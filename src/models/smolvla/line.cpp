@@ -55,7 +55,7 @@ Names query_parameters(const std::string& block) {
 class LineBuilder {
  public:
   LineBuilder(const SmolVLAConfig& config, std::shared_ptr<const Network> network)
-      : config_(config), network_(std::move(network)), flops_(config) {}
+      : config_(config), network_(std::move(network)), flops_(config), bytes_(config) {}
 
   std::vector<Stage> build() {
     add_vision();
@@ -88,19 +88,22 @@ class LineBuilder {
          .writes = {keys::kVisionHidden},
          .parameters = joined({weight_and_bias(kVision + ".embeddings.patch_embedding"),
                                {kVision + ".embeddings.position_embedding.weight"}}),
-         .flops = flops_.patches()},
+         .flops = flops_.patches(),
+         .bytes = bytes_.patches()},
         [net](PrefixState& s) { s.set(keys::kVisionHidden, net->embed_patches(s.at(keys::kPixels))); });
     for (std::int64_t i = 0; i < config_.vlm.vision.layers; ++i) add_vision_block(i);
     add({.name = "vision.post",
          .reads = {keys::kVisionHidden},
          .writes = {keys::kVisionHidden},
-         .parameters = weight_and_bias(kVision + ".post_layernorm")},
+         .parameters = weight_and_bias(kVision + ".post_layernorm"),
+         .bytes = bytes_.vision_norm()},
         [net](PrefixState& s) { s.set(keys::kVisionHidden, net->vision_norm(s.at(keys::kVisionHidden))); });
     add({.name = "connector",
          .reads = {keys::kVisionHidden},
          .writes = {keys::kImageTokens},
          .parameters = {kConnector + ".weight"},
-         .flops = flops_.connector()},
+         .flops = flops_.connector(),
+         .bytes = bytes_.connector(kConnector)},
         [net](PrefixState& s) { s.set(keys::kImageTokens, net->connect(s.at(keys::kVisionHidden))); });
   }
 
@@ -115,7 +118,8 @@ class LineBuilder {
                      weight_and_bias(prefix + ".self_attn.q_proj"), weight_and_bias(prefix + ".self_attn.out_proj"),
                      weight_and_bias(prefix + ".layer_norm1"), weight_and_bias(prefix + ".mlp.fc1"),
                      weight_and_bias(prefix + ".mlp.fc2"), weight_and_bias(prefix + ".layer_norm2")}),
-         .flops = flops_.vision_block()},
+         .flops = flops_.vision_block(),
+         .bytes = bytes_.vision_block(prefix)},
         [net, i](PrefixState& s) { s.set(keys::kVisionHidden, net->vision_block(i, s.at(keys::kVisionHidden))); });
   }
 
@@ -126,7 +130,8 @@ class LineBuilder {
     add({.name = "prefix.embed",
          .reads = {keys::kImageTokens, keys::kCameraMask, keys::kTokens, keys::kTokenMask},
          .writes = {keys::kRows, keys::kRowMask, keys::kRowRotary},
-         .parameters = {kText + ".embed_tokens.weight"}},
+         .parameters = {kText + ".embed_tokens.weight"},
+         .bytes = bytes_.prefix_embedding()},
         [net, image_tokens, special](PrefixState& s) {
           s.set(keys::kRows, net->embed_prefix(s.at(keys::kImageTokens), s.at(keys::kTokens)));
           s.set(keys::kRowMask, row_mask(s.at(keys::kCameraMask), s.at(keys::kTokenMask), image_tokens, special));
@@ -153,7 +158,8 @@ class LineBuilder {
          .reads = reads,
          .writes = writes,
          .parameters = language_parameters(i),
-         .flops = flops_.rows_block(last)},
+         .flops = flops_.rows_block(last),
+         .bytes = bytes_.rows_block(numbered(kTextLayers, i), last)},
         [net, i, last](PrefixState& s) {
           // Masked keys are enough: what a masked row computes is read by nobody.
           const at::Tensor mask = last ? at::Tensor() : s.at(keys::kRowMask).unsqueeze(1);
@@ -190,7 +196,8 @@ class LineBuilder {
          .reads = reads,
          .writes = writes,
          .parameters = language_parameters(i),
-         .flops = flops_.state_block(last)},
+         .flops = flops_.state_block(last),
+         .bytes = bytes_.state_block(numbered(kTextLayers, i), last)},
         [net, i, last](PrefixState& s) {
           const auto before = last ? std::nullopt : std::optional(read_kv(s, "A", i));
           const at::Tensor mask = last ? at::Tensor() : s.at(keys::kPrefixMask);
@@ -224,7 +231,8 @@ class LineBuilder {
          .reads = joined({kv_keys("A", i), kv_keys("B", i)}),
          .writes = kv_keys("cross", e),
          .parameters = key_value_parameters(numbered(kExpertLayers, e)),
-         .flops = flops_.cross_keys()},
+         .flops = flops_.cross_keys(),
+         .bytes = bytes_.cross_keys(numbered(kExpertLayers, e))},
         [net, e, i](PrefixState& s) {
           const nn::KeyValue prefix = nn::concatenate({read_kv(s, "A", i), read_kv(s, "B", i)});
           write_kv(s, "cross", e, net->cross_key_value(e, prefix));
@@ -237,7 +245,8 @@ class LineBuilder {
          .reads = {keys::kNoisyActions, keys::kTime},
          .writes = {keys::kSuffixHidden},
          .parameters = joined({weight_and_bias(kActionIn), weight_and_bias(kTimeIn), weight_and_bias(kTimeOut)}),
-         .flops = flops_.suffix_embedding()},
+         .flops = flops_.suffix_embedding(),
+         .bytes = bytes_.suffix_embedding(kTimeIn, kTimeOut)},
         [net](PrefixState& s) {
           s.set(keys::kSuffixHidden, net->embed_suffix(s.at(keys::kNoisyActions), s.at(keys::kTime)));
         });
@@ -253,7 +262,9 @@ class LineBuilder {
          .writes = {keys::kSuffixHidden},
          .parameters =
              joined({{prefix + ".input_layernorm.weight"}, key_value_parameters(prefix), query_parameters(prefix)}),
-         .flops = flops_.expert_block(true)},
+         .flops = flops_.expert_block(true),
+         .pair_flops = flops_.draw_pair(),
+         .bytes = bytes_.expert_block(prefix, true)},
         [net, e, i](PrefixState& s) {
           s.set(keys::kSuffixHidden, net->self_block(e, s.at(keys::kSuffixHidden), s.at(keys::kSuffixRotary),
                                                      read_kv(s, "A", i), read_kv(s, "B", i), s.at(keys::kSuffixMask)));
@@ -267,7 +278,8 @@ class LineBuilder {
          .reads = joined({{keys::kSuffixHidden, keys::kCrossRotary, keys::kPrefixMask}, kv_keys("cross", e)}),
          .writes = {keys::kSuffixHidden},
          .parameters = joined({{prefix + ".input_layernorm.weight"}, query_parameters(prefix)}),
-         .flops = flops_.expert_block(false)},
+         .flops = flops_.expert_block(false),
+         .bytes = bytes_.expert_block(prefix, false)},
         [net, e](PrefixState& s) {
           s.set(keys::kSuffixHidden, net->cross_block(e, s.at(keys::kSuffixHidden), s.at(keys::kCrossRotary),
                                                       read_kv(s, "cross", e), s.at(keys::kPrefixMask)));
@@ -280,7 +292,8 @@ class LineBuilder {
          .reads = {keys::kSuffixHidden},
          .writes = {keys::kVelocity},
          .parameters = joined({{kExpert + ".norm.weight"}, weight_and_bias(kActionOut)}),
-         .flops = flops_.action_projection()},
+         .flops = flops_.action_projection(),
+         .bytes = bytes_.output(kExpert + ".norm", kActionOut)},
         [net](PrefixState& s) {
           s.set(keys::kVelocity, net->project_actions(net->expert_norm(s.at(keys::kSuffixHidden))));
         });
@@ -289,6 +302,7 @@ class LineBuilder {
   const SmolVLAConfig& config_;
   std::shared_ptr<const Network> network_;
   Flops flops_;
+  Bytes bytes_;
   std::vector<Stage> line_;
 };
 
@@ -317,7 +331,8 @@ ModelLayout smolvla_layout(const SmolVLAConfig& config, InitialDtypes dtypes) {
       .stacks = {{.name = "vision", .prefix = smolvla::kVisionLayers, .blocks = config.vlm.vision.layers},
                  {.name = "language", .prefix = smolvla::kTextLayers, .blocks = config.language_layers()},
                  {.name = "expert", .prefix = smolvla::kExpertLayers, .blocks = config.expert_layers()}},
-      .output_key = smolvla::keys::kVelocity};
+      .output_key = smolvla::keys::kVelocity,
+      .keys = smolvla::key_table(config)};
   for (Stage& stage : smolvla::build_line(config, nullptr)) layout.line.push_back(std::move(stage.info));
   return layout;
 }

@@ -7,8 +7,9 @@
 ///   B.hidden (B, 1, H), B.rotary (B, 1, d), B.key.<i> and B.value.<i> (B, K, 1, d)
 ///   prefix.mask (B, 1, N + 1), suffix.mask (B, T, N + 1 + T), suffix.rotary and cross.rotary (B, T, d)
 ///   cross.key.<e> and cross.value.<e> (B, K, N + 1, d)
-///   noisy_actions (B, T, A) and time (B)                                                                  from
-///   add_draw() suffix.hidden (B, T, He), velocity (B, T, A)
+///   noisy_actions (B, n T, A) and time (B, n) for n draws                                              from add_draw()
+///   draw.mask (B, n T, N + 1 + n T), draw.rotary and draw.cross_rotary (B, n T, d): the suffix's for n draws
+///   suffix.hidden (B, n T, He), velocity (B, n T, A)
 #pragma once
 
 #include <memory>
@@ -37,6 +38,9 @@ inline const std::string kPrefixMask = "prefix.mask";
 inline const std::string kSuffixMask = "suffix.mask";
 inline const std::string kSuffixRotary = "suffix.rotary";
 inline const std::string kCrossRotary = "cross.rotary";
+inline const std::string kDrawMask = "draw.mask";
+inline const std::string kDrawRotary = "draw.rotary";
+inline const std::string kDrawCrossRotary = "draw.cross_rotary";
 inline const std::string kNoisyActions = "noisy_actions";
 inline const std::string kTime = "time";
 inline const std::string kSuffixHidden = "suffix.hidden";
