@@ -19,10 +19,17 @@
 
 namespace thaw::lerobot {
 
+struct CameraFile {
+  std::string label;  ///< relative path
+  std::filesystem::path path;
+};
+
 /// One camera. frames() is thread-safe.
 class Camera {
  public:
   virtual ~Camera() = default;
+  /// Where its pictures are.
+  [[nodiscard]] virtual std::vector<CameraFile> files() const = 0;
   /// Frames `first <= n` of an episode, rising, as (3, H, W) uint8 each.
   [[nodiscard]] virtual std::vector<at::Tensor> frames(std::size_t episode,
                                                        const std::vector<std::int64_t>& frames) = 0;

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <set>
 
+#include "dataset_digest_impl.h"
 #include "tables_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/names.h"
@@ -178,6 +179,13 @@ struct LeRobotDataset::Impl {
     return found == options.deltas.end() ? nullptr : &found->second;
   }
 
+  [[nodiscard]] Sample numbers(const Episode& episode, std::int64_t frame) const {
+    const auto task = static_cast<std::size_t>(tables->task_of_frame[static_cast<std::size_t>(frame)]);
+    Sample sample{.task = tables->tasks[task], .index = frame, .episode = episode.index};
+    add_numbers(sample, episode);
+    return sample;
+  }
+
   void add_numbers(Sample& sample, const Episode& episode) const {
     for (const auto& [key, column] : tables->frames.columns) {
       const std::vector<std::int64_t>* deltas = deltas_of(key);
@@ -232,13 +240,17 @@ std::int64_t LeRobotDataset::frame_at(std::int64_t position) const { return impl
 
 Sample LeRobotDataset::sample(std::int64_t position) const {
   const auto [episode, frame] = impl_->locate(position);
-  Sample sample{.index = frame, .episode = episode->index};
-  sample.task =
-      impl_->tables->tasks[static_cast<std::size_t>(impl_->tables->task_of_frame[static_cast<std::size_t>(frame)])];
-  impl_->add_numbers(sample, *episode);
+  Sample sample = impl_->numbers(*episode, frame);
   impl_->add_pictures(sample, *episode);
   return sample;
 }
+
+Sample LeRobotDataset::sample_without_images(std::int64_t position) const {
+  const auto [episode, frame] = impl_->locate(position);
+  return impl_->numbers(*episode, frame);
+}
+
+std::string LeRobotDataset::digest() const { return lerobot::dataset_digest(*impl_->tables); }
 
 at::Tensor LeRobotDataset::column(const std::string& key) const {
   const auto& columns = impl_->tables->frames.columns;

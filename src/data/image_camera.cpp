@@ -18,6 +18,12 @@ class ImageCamera final : public Camera {
     }
   }
 
+  [[nodiscard]] std::vector<CameraFile> files() const override {
+    std::vector<CameraFile> files;
+    for (const DataFile& file : files_) files.push_back({.label = file.label, .path = file.path});
+    return files;
+  }
+
   std::vector<at::Tensor> frames(std::size_t episode, const std::vector<std::int64_t>& frames) override {
     const DataFile& file = files_[file_of_episode_[episode]];
     const auto make = [&] { return std::make_unique<ParquetBlobs>(file.path, file.label, feature_.name); };

@@ -23,6 +23,12 @@ class VideoCamera final : public Camera {
   VideoCamera(std::vector<std::shared_ptr<const VideoIndex>> files, std::vector<Span> spans)
       : files_(std::move(files)), spans_(std::move(spans)) {}
 
+  [[nodiscard]] std::vector<CameraFile> files() const override {
+    std::vector<CameraFile> files;
+    for (const auto& index : files_) files.push_back({.label = index->label, .path = index->path});
+    return files;
+  }
+
   std::vector<at::Tensor> frames(std::size_t episode, const std::vector<std::int64_t>& frames) override {
     const Span& span = spans_[episode];
     const auto make = [&] { return std::make_unique<VideoReader>(files_[span.file]); };

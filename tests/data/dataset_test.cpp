@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 
 #include <atomic>
+#include <chrono>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "data/dataset_fixture.h"
@@ -102,6 +104,31 @@ TEST(Dataset, OnlyTheChosenCamerasAreDecoded) {
   EXPECT_FALSE(dataset.with({.decode_images = false}).sample(0).tensors.contains("observation.images.wrist"));
 }
 
+TEST(Dataset, SampleWithoutImagesIsTheSampleLessItsCameras) {
+  const LeRobotDataset dataset = LeRobotDataset::open(
+      given_set("v30_av1"), {.episodes = {2, 5}, .deltas = {{"action", {0, 1, 2, 3}}, {kCorner, {-1, 0}}}});
+  for (const std::int64_t position : {std::int64_t{0}, dataset.size() / 2, dataset.size() - 1}) {
+    Sample expected = dataset.sample(position);
+    const Sample found = dataset.sample_without_images(position);
+    EXPECT_EQ(found.index, expected.index);
+    EXPECT_EQ(found.episode, expected.episode);
+    EXPECT_EQ(found.task, expected.task);
+    std::erase_if(expected.tensors, [](const auto& entry) { return entry.first.starts_with("observation.images."); });
+    ASSERT_EQ(found.tensors.size(), expected.tensors.size());
+    for (const auto& [key, tensor] : expected.tensors) EXPECT_TRUE(bitwise_equal(found.tensors.at(key), tensor)) << key;
+  }
+  EXPECT_THAT(message_of<UsageError>([&] { static_cast<void>(dataset.sample_without_images(-1)); }),
+              HasSubstr("found -1"));
+}
+
+TEST(Dataset, SampleWithoutImagesNeedsNoReadablePictures) {
+  const test::DatasetCopy copy("v30_av1");
+  const LeRobotDataset dataset = LeRobotDataset::open(copy.root());
+  std::filesystem::remove_all(copy / "videos");
+  EXPECT_EQ(dataset.sample_without_images(7).index, 7);
+  EXPECT_THAT(message_of<IoError>([&] { static_cast<void>(dataset.sample(7)); }), HasSubstr("file-000.mp4"));
+}
+
 TEST(Dataset, SamplesDoNotShareMemoryWithTheTables) {
   const LeRobotDataset dataset = LeRobotDataset::open(given_set("v30_png"), {.decode_images = false});
   const at::Tensor before = dataset.sample(3).tensors.at("action").clone();
@@ -152,6 +179,49 @@ TEST(Dataset, FolderThatIsNoDatasetIsSaidToBeNone) {
               HasSubstr("no 'meta' folder in it"));
   EXPECT_THAT(message_of<IoError>([&] { static_cast<void>(LeRobotDataset::open(folder / "absent")); }),
               HasSubstr("nothing there"));
+}
+
+TEST(DatasetDigest, IsTheSameForEveryViewAndEveryOpening) {
+  const LeRobotDataset dataset = LeRobotDataset::open(given_set("v30_av1"));
+  EXPECT_EQ(dataset.digest().size(), 64U);
+  EXPECT_EQ(LeRobotDataset::open(given_set("v30_av1"), {.episodes = {1}, .decode_images = false}).digest(),
+            dataset.digest());
+  EXPECT_NE(LeRobotDataset::open(given_set("v30_png")).digest(), dataset.digest());
+}
+
+TEST(DatasetDigest, ChangesWithAnyFileThatASampleComesFrom) {
+  const test::DatasetCopy copy("v30_av1");
+  const LeRobotDataset dataset = LeRobotDataset::open(copy.root());
+  std::set<std::string> digests{dataset.digest()};
+  // A later time alone: what was encoded anew may well have the old size.
+  for (const char* file : {"data/chunk-000/file-000.parquet", "videos/observation.images.corner/chunk-000/file-000.mp4",
+                           "videos/observation.images.wrist/chunk-000/file-000.mp4"}) {
+    const std::filesystem::path path = copy / file;
+    std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::seconds(1));
+    EXPECT_TRUE(digests.insert(dataset.digest()).second) << file;
+  }
+  for (const char* file : {"meta/info.json", "meta/stats.json", "meta/tasks.parquet"}) {
+    copy.edit_bytes(file, [](std::string& bytes) { bytes.back() = static_cast<char>(bytes.back() ^ 1); });
+    EXPECT_TRUE(digests.insert(dataset.digest()).second) << file;
+  }
+}
+
+TEST(DatasetDigest, OfMetaIsOfContentsNotOfTimes) {
+  const test::DatasetCopy copy("v30_png");
+  const LeRobotDataset dataset = LeRobotDataset::open(copy.root());
+  const std::string before = dataset.digest();
+  std::filesystem::last_write_time(copy / "meta/info.json", std::filesystem::file_time_type::clock::now());
+  test::write_file(copy / "meta/.lock", "another program's");
+  EXPECT_EQ(dataset.digest(), before);
+  std::filesystem::rename(copy / "meta/stats.json", copy / "meta/statistics.json");
+  EXPECT_NE(dataset.digest(), before) << "a name counts";
+}
+
+TEST(DatasetDigest, NamesTheFileThatIsGone) {
+  const test::DatasetCopy copy("v30_png");
+  const LeRobotDataset dataset = LeRobotDataset::open(copy.root());
+  std::filesystem::remove(copy / "data/chunk-000/file-000.parquet");
+  EXPECT_THAT(message_of<IoError>([&] { static_cast<void>(dataset.digest()); }), HasSubstr("file-000.parquet"));
 }
 
 TEST(DeltaIndices, AreWholeFrames) {

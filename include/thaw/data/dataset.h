@@ -71,12 +71,20 @@ class LeRobotDataset {
   /// @throws UsageError (position); FormatError, MismatchError, IoError when a picture cannot be read
   [[nodiscard]] Sample sample(std::int64_t position) const;
 
+  /// The same without the cameras (and without their "<camera>_is_pad"): nothing is decoded. Thread-safe.
+  /// @throws UsageError (position)
+  [[nodiscard]] Sample sample_without_images(std::int64_t position) const;
+
   /// A numeric feature of all selected frames: (size()) for scalars, else (size(), D…), in the declared dtype.
   /// @throws UsageError with the nearest names
   [[nodiscard]] at::Tensor column(const std::string& key) const;
 
   /// A copy that reads other episodes / deltas and shares the tables and video indexes.
   [[nodiscard]] LeRobotDataset with(DatasetOptions options) const;
+
+  /// SHA-256 (hex) of what the whole dataset is on disk now: names and contents of the files in meta/; names, sizes and
+  /// modification times of its data and video files. Another when it was changed or encoded anew. @throws IoError
+  [[nodiscard]] std::string digest() const;
 
   /// meta/stats.json as LeRobot serves it (v2.1: aggregated from episodes_stats.jsonl); empty when absent.
   [[nodiscard]] const Statistics& stored_statistics() const;

@@ -1,4 +1,4 @@
-/// Batches ahead of time: worker threads read samples, order and content do not depend on their number.
+/// Batches of a dataset ahead of time: an OrderedLoader that reads its samples and collates them.
 #pragma once
 
 #include <cstdint>
@@ -6,19 +6,9 @@
 #include <memory>
 
 #include "thaw/data/dataset.h"
-#include "thaw/data/sampler.h"
+#include "thaw/data/ordered_loader.h"
 
 namespace thaw {
-
-struct LoaderOptions {
-  std::int64_t batch_size = 8;
-  bool shuffle = true;
-  std::uint64_t seed = 1000;
-  std::int64_t first_batch = 0;  ///< resume: number of the next batch
-  int workers = 2;               ///< 0: read in next()
-  int prefetch = 4;              ///< batches held ready at most (bounds memory)
-  void validate() const;
-};
 
 class DataLoader {
  public:

@@ -1,0 +1,49 @@
+/// Batches ahead of time, whatever they are made of: worker threads read samples through a function of one's own and
+/// gather them; neither order nor content depends on their number.
+#pragma once
+
+#include <any>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "thaw/policy/batch.h"
+
+namespace thaw {
+
+struct LoaderOptions {
+  std::int64_t batch_size = 8;
+  bool shuffle = true;
+  std::uint64_t seed = 1000;
+  std::int64_t first_batch = 0;  ///< resume: number of the next batch
+  int workers = 2;               ///< 0: read in next()
+  int prefetch = 4;              ///< batches held ready at most (bounds memory)
+  void validate() const;         ///< @throws UsageError naming the field
+};
+
+class OrderedLoader {
+ public:
+  /// The sample at a position in [0, size). Called by several threads at once, under no-grad.
+  using Read = std::function<Sample(std::int64_t position)>;
+  /// Makes a batch of its samples, which come in the batch's order. Runs on the worker, under no-grad.
+  using Gather = std::function<std::any(std::vector<Sample>)>;
+
+  /// Order: Sampler over `size` positions. @throws UsageError when `size` or an option is out of range
+  OrderedLoader(std::int64_t size, const LoaderOptions& options, Read read, Gather gather);
+  ~OrderedLoader();
+  OrderedLoader(const OrderedLoader&) = delete;
+  OrderedLoader& operator=(const OrderedLoader&) = delete;
+  /// What `gather` made of the next batch, in order, without end. @throws whatever reading or gathering it threw, here
+  /// and in order; of several failed samples the first in the batch's order
+  [[nodiscard]] std::any next();
+  [[nodiscard]] std::int64_t batches_per_epoch() const;
+  /// Seconds that next() has waited since construction.
+  [[nodiscard]] double wait_seconds() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace thaw

@@ -1,0 +1,87 @@
+#include "thaw/data/ordered_loader.h"
+
+#include <gmock/gmock.h>
+
+#include <atomic>
+#include <thread>
+
+#include "core/throws.h"
+#include "thaw/core/error.h"
+#include "thaw/data/sampler.h"
+
+namespace thaw {
+namespace {
+
+using test::message_of;
+using ::testing::HasSubstr;
+
+constexpr std::int64_t kSize = 23;
+
+Sample numbered(std::int64_t position) { return {.task = std::to_string(position), .index = position}; }
+
+/// What a gatherer of one's own may return: anything that can be copied.
+std::any positions_of(const std::vector<Sample>& samples) {
+  std::vector<std::int64_t> positions;
+  for (const Sample& sample : samples) positions.push_back(sample.index);
+  return positions;
+}
+
+std::vector<std::int64_t> next_of(OrderedLoader& loader) {
+  return std::any_cast<std::vector<std::int64_t>>(loader.next());
+}
+
+TEST(OrderedLoader, GivesTheSamplersOrderWhateverTheReadersTake) {
+  const Sampler sampler({.size = kSize, .batch_size = 5, .seed = 3});
+  for (const int workers : {0, 1, 4}) {
+    const auto read = [](std::int64_t position) {
+      std::this_thread::sleep_for(std::chrono::microseconds((position * 37) % 500));
+      return numbered(position);
+    };
+    OrderedLoader loader(kSize, {.batch_size = 5, .seed = 3, .workers = workers}, read, positions_of);
+    EXPECT_EQ(loader.batches_per_epoch(), 5);
+    for (std::int64_t batch = 0; batch < 12; ++batch) {
+      EXPECT_EQ(next_of(loader), sampler.positions(batch)) << workers << " workers, batch " << batch;
+    }
+  }
+}
+
+TEST(OrderedLoader, ReadsAndGathersOnTheWorkers) {
+  const auto caller = std::this_thread::get_id();
+  std::atomic<int> here{0};
+  const auto count = [&] { here += std::this_thread::get_id() == caller ? 1 : 0; };
+  OrderedLoader loader(
+      kSize, {.batch_size = 4, .workers = 2},
+      [&](std::int64_t position) {
+        count();
+        return numbered(position);
+      },
+      [&](std::vector<Sample> samples) {
+        count();
+        return positions_of(samples);
+      });
+  EXPECT_EQ(next_of(loader).size(), 4U);
+  EXPECT_EQ(here, 0);
+}
+
+TEST(OrderedLoader, FirstFailedSampleOfABatchIsTheOneReportedAndTheRestGoesOn) {
+  const auto read = [](std::int64_t position) {
+    if (position == 6 || position == 7) throw FormatError("sample " + std::to_string(position));
+    return numbered(position);
+  };
+  for (const int workers : {0, 3}) {
+    OrderedLoader loader(kSize, {.batch_size = 4, .shuffle = false, .workers = workers}, read, positions_of);
+    EXPECT_EQ(next_of(loader).front(), 0);
+    EXPECT_EQ(message_of<FormatError>([&] { static_cast<void>(loader.next()); }), "sample 6");
+    EXPECT_EQ(next_of(loader).front(), 8);
+  }
+}
+
+TEST(OrderedLoader, RefusesToReadNothing) {
+  const auto of_size = [](std::int64_t size) {
+    return message_of<UsageError>([&] { const OrderedLoader loader(size, {}, numbered, positions_of); });
+  };
+  EXPECT_THAT(of_size(0), HasSubstr("sampler size"));
+}
+
+}  // namespace
+}  // namespace thaw
