@@ -38,7 +38,7 @@ KeyValue block_key_value(const DecoderBlock& block, const at::Tensor& normed, co
 }
 
 at::Tensor block_finish(const DecoderBlock& block, const at::Tensor& x, const at::Tensor& attended) {
-  at::Tensor residual = linear(attended, block.output).add_(x);
+  const at::Tensor residual = linear_add(attended, block.output, x);
   return gated_mlp(rms_norm(residual, block.post_attention_norm), block.mlp).add_(residual);
 }
 
@@ -63,9 +63,8 @@ at::Tensor vit_block(const VitBlock& block, const at::Tensor& x) {
   const at::Tensor value = split_heads(linear(normed, block.value), head_dim);
   const at::Tensor attended =
       at::scaled_dot_product_attention(query, key.to(query.scalar_type()), value.to(query.scalar_type()));
-  const at::Tensor residual = linear(merge_heads(attended), block.output) + x;
-  const at::Tensor inner = at::gelu(linear(layer_norm(residual, block.norm2), block.fc1), "tanh");
-  return linear(inner, block.fc2) + residual;
+  const at::Tensor residual = linear_add(merge_heads(attended), block.output, x);
+  return linear_add(linear_gelu(layer_norm(residual, block.norm2), block.fc1), block.fc2, residual);
 }
 
 }  // namespace thaw::nn

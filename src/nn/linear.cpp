@@ -2,11 +2,55 @@
 
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
+#include <torch/autograd.h>
+
+#include "onednn_impl.h"
 
 namespace thaw::nn {
 namespace {
 
 at::ScalarType at_least_float(at::ScalarType dtype) { return c10::promoteTypes(dtype, at::kFloat); }
+
+at::Tensor rows(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+
+/// The product with its two gradients through oneDNN. Keeps for backward only what the gradients that are asked for
+/// need: nothing of a frozen weight's input, nothing of a weight whose input needs no gradient.
+class Product : public torch::autograd::Function<Product> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& bias) {
+    context->save_for_backward(
+        {weight.requires_grad() ? x : at::Tensor(), x.requires_grad() ? weight : at::Tensor()});
+    context->saved_data["bias"] = bias.defined() && bias.requires_grad();
+    return onednn::linear(x, weight, bias);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    const torch::autograd::variable_list saved = context->get_saved_variables();
+    const at::Tensor& gradient = gradients.at(0);
+    const at::Tensor flat = rows(gradient);
+    at::Tensor of_x;
+    at::Tensor of_weight;
+    at::Tensor of_bias;
+    if (saved.at(1).defined()) of_x = onednn::linear(gradient, saved.at(1).t(), {});
+    if (saved.at(0).defined()) of_weight = onednn::linear(flat.t(), rows(saved.at(0)).t(), {});
+    if (context->saved_data["bias"].toBool()) of_bias = flat.sum(0);
+    return {of_x, of_weight, of_bias};
+  }
+};
+
+bool needs_graph(const at::Tensor& tensor) { return tensor.defined() && tensor.requires_grad(); }
+
+bool needs_graph(const at::Tensor& x, const Linear& layer) {
+  return at::GradMode::is_enabled() && (needs_graph(x) || needs_graph(layer.weight) || needs_graph(layer.bias));
+}
+
+/// Whether a product may take what follows it along: nothing is kept for a backward pass, and oneDNN does it.
+bool may_fuse(const at::Tensor& x, const Linear& layer) {
+  return !autocasts(x) && !needs_graph(x, layer) && onednn::takes(x, layer.weight) &&
+         (!layer.bias.defined() || layer.bias.scalar_type() == at::kFloat);
+}
 
 }  // namespace
 
@@ -27,7 +71,26 @@ at::Tensor linear(const at::Tensor& x, const Linear& layer) {
   const at::ScalarType dtype = layer.weight.scalar_type();
   // A bias that trains beside a frozen weight may be wider than it.
   const at::Tensor bias = layer.bias.defined() ? layer.bias.to(dtype) : layer.bias;
-  return at::linear(x.to(dtype), layer.weight, bias);
+  const at::Tensor input = x.to(dtype);
+  if (!onednn::takes(input, layer.weight)) return at::linear(input, layer.weight, bias);
+  if (needs_graph(x, layer)) return Product::apply(input, layer.weight, bias);
+  return onednn::linear(input, layer.weight, bias);
+}
+
+at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer) {
+  if (may_fuse(x, layer)) return onednn::linear(x, layer.weight, layer.bias, onednn::Activation::gelu_tanh);
+  return at::gelu(linear(x, layer), "tanh");
+}
+
+at::Tensor linear_silu(const at::Tensor& x, const Linear& layer) {
+  if (may_fuse(x, layer)) return onednn::linear(x, layer.weight, layer.bias, onednn::Activation::silu);
+  return at::silu(linear(x, layer));
+}
+
+at::Tensor linear_add(const at::Tensor& x, const Linear& layer, const at::Tensor& residual) {
+  const bool fits = residual.scalar_type() == at::kFloat && !(at::GradMode::is_enabled() && residual.requires_grad());
+  if (fits && may_fuse(x, layer)) return onednn::linear_add(x, layer.weight, layer.bias, residual);
+  return linear(x, layer).add_(residual);
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const RmsNorm& norm) {
@@ -54,7 +117,8 @@ GatedMlp find_gated_mlp(const ParameterMap& parameters, const std::string& prefi
 }
 
 at::Tensor gated_mlp(const at::Tensor& x, const GatedMlp& mlp) {
-  return linear(at::silu(linear(x, mlp.gate)) * linear(x, mlp.up), mlp.down);
+  const at::Tensor gate = linear_silu(x, mlp.gate);
+  return linear(gate * linear(x, mlp.up), mlp.down);
 }
 
 }  // namespace thaw::nn

@@ -24,6 +24,14 @@ struct Linear {
 /// x (..., in) any floating dtype -> (..., out) in the weight's dtype (autocast's under autocast).
 [[nodiscard]] at::Tensor linear(const at::Tensor& x, const Linear& layer);
 
+/// gelu(linear(x)), the tanh approximation; silu(linear(x)). One pass over the output where nothing is kept for a
+/// backward pass and the library can.
+[[nodiscard]] at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer);
+[[nodiscard]] at::Tensor linear_silu(const at::Tensor& x, const Linear& layer);
+
+/// linear(x) + residual in the dtype of linear(x), as the reference's in-place additions make it.
+[[nodiscard]] at::Tensor linear_add(const at::Tensor& x, const Linear& layer, const at::Tensor& residual);
+
 /// Whether autocast is on for the device of `x`.
 [[nodiscard]] bool autocasts(const at::Tensor& x);
 

@@ -1,0 +1,59 @@
+#include "onednn_impl.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <optional>
+
+namespace thaw::nn::onednn {
+namespace {
+
+using Scalars = c10::List<std::optional<at::Scalar>>;
+using Text = std::optional<std::string_view>;
+using Linear = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
+                          Scalars, Text);
+using LinearAdd = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                             std::string_view);
+
+// LibTorch has no C++ function for these operators (they serve torch.compile), only their registration.
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_operator(const char* overload) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", overload).typed<Signature>();
+}
+
+std::optional<at::Tensor> optional_tensor(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
+
+bool is_plain_float(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.layout() == at::kStrided && tensor.numel() > 0;
+}
+
+}  // namespace
+
+bool takes(const at::Tensor& x, const at::Tensor& weight) {
+  return is_plain_float(x) && is_plain_float(weight) && at::globalContext().userEnabledMkldnn() &&
+         at::globalContext().hasMKLDNN();
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Activation activation) {
+  static const auto multiply = find_operator<Linear>("");
+  const at::NoGradGuard no_grad;
+  std::string_view name = "none";
+  Text algorithm = std::nullopt;
+  if (activation == Activation::silu) name = "swish";
+  if (activation == Activation::gelu_tanh) {
+    name = "gelu";
+    algorithm = "tanh";
+  }
+  return multiply.call(x, weight, optional_tensor(bias), name, Scalars(), algorithm);
+}
+
+at::Tensor linear_add(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      const at::Tensor& residual) {
+  static const auto multiply = find_operator<LinearAdd>("binary");
+  const at::NoGradGuard no_grad;
+  return multiply.call(x, residual, weight, optional_tensor(bias), "add");
+}
+
+}  // namespace thaw::nn::onednn
