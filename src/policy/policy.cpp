@@ -1,16 +1,65 @@
 #include "thaw/policy/policy.h"
 
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
 #include "thaw/core/error.h"
 
 namespace thaw {
+namespace {
+
+void check_range(std::size_t size, std::size_t from, std::size_t to) {
+  if (from <= to && to <= size) return;
+  throw UsageError(Problem{.where = "run_stages",
+                           .expected = "from <= to <= " + std::to_string(size),
+                           .found = "[" + std::to_string(from) + ", " + std::to_string(to) + ")"});
+}
+
+/// Key -> the last stage that reads it.
+std::map<std::string, std::size_t> last_readers(std::span<const Stage> line) {
+  std::map<std::string, std::size_t> readers;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    for (const std::string& key : line[i].info.reads) readers[key] = i;
+  }
+  return readers;
+}
+
+}  // namespace
 
 void run_stages(std::span<const Stage> line, std::size_t from, std::size_t to, PrefixState& state) {
-  if (from > to || to > line.size()) {
-    throw UsageError(Problem{.where = "run_stages",
-                             .expected = "from <= to <= " + std::to_string(line.size()),
-                             .found = "[" + std::to_string(from) + ", " + std::to_string(to) + ")"});
-  }
+  check_range(line.size(), from, to);
   for (const Stage& stage : line.subspan(from, to - from)) stage.run(state);
+}
+
+void run_frozen_stages(std::span<const Stage> line, std::size_t from, std::size_t to, PrefixState& state) {
+  check_range(line.size(), from, to);
+  const at::NoGradGuard no_grad;
+  const std::map<std::string, std::size_t> readers = last_readers(line);
+  for (std::size_t i = from; i < to; ++i) {
+    line[i].run(state);
+    for (const std::string& key : line[i].info.reads) {
+      if (readers.at(key) == i) state.erase(key);
+    }
+  }
+}
+
+std::vector<std::string> live_keys(std::span<const StageInfo> line, std::size_t cut,
+                                   std::span<const std::string> inputs) {
+  check_range(line.size(), cut, line.size());
+  std::set<std::string> made(inputs.begin(), inputs.end());
+  for (const StageInfo& stage : line.first(cut)) made.insert(stage.writes.begin(), stage.writes.end());
+  std::set<std::string> live;
+  std::set<std::string> rewritten;  // behind the cut, before anybody reads it
+  for (const StageInfo& stage : line.subspan(cut)) {
+    for (const std::string& key : stage.reads) {
+      if (made.contains(key) && !rewritten.contains(key)) live.insert(key);
+    }
+    rewritten.insert(stage.writes.begin(), stage.writes.end());
+  }
+  return {live.begin(), live.end()};
 }
 
 }  // namespace thaw

@@ -65,49 +65,65 @@ class FakePolicy final : public Policy {
   [[nodiscard]] std::span<const Stage> line() const override { return line_; }
   [[nodiscard]] std::size_t first_draw_stage() const override { return 2; }
 
-  [[nodiscard]] PrefixState begin(const Batch& batch) const override {
+  [[nodiscard]] PrefixState begin_without_images(const Batch& batch) const override {
     PrefixState state;
-    const at::Tensor& image = batch.at(camera_);
-    const double scale = image.scalar_type() == at::kByte ? 1.0 / 255.0 : 1.0;
-    state.set("pixels", image.to(at::kFloat).mul(scale).mean({2, 3}));
     state.set("state", batch.at("observation.state"));
     return state;
   }
-  [[nodiscard]] Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose,
-                          std::uint64_t step) const override {
+  [[nodiscard]] PrefixState begin(const Batch& batch) const override {
+    PrefixState state = begin_without_images(batch);
+    const at::Tensor& image = batch.at(camera_);
+    const double scale = image.scalar_type() == at::kByte ? 1.0 / 255.0 : 1.0;
+    state.set("pixels", image.to(at::kFloat).mul(scale).mean({2, 3}));
+    return state;
+  }
+  [[nodiscard]] Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose, std::uint64_t step,
+                          std::int64_t draws) const override {
     const bool training = purpose == DrawPurpose::training;
     std::vector<at::Tensor> noise, time;
     for (const std::int64_t index : batch.indices) {
-      RandomKey key{.seed = seed,
-                    .stream = training ? RandomStream::noise : RandomStream::evaluation_noise,
-                    .step = step,
-                    .sample = static_cast<std::uint64_t>(index)};
-      noise.push_back(random_normal(key, {kChunk, kWidth}));
-      key.stream = training ? RandomStream::time : RandomStream::evaluation_time;
-      time.push_back(random_uniform(key, 1).to(at::kFloat).squeeze(0));
+      for (std::int64_t k = 0; k < draws; ++k) {
+        RandomKey key{.seed = seed,
+                      .stream = training ? RandomStream::noise : RandomStream::evaluation_noise,
+                      .step = step * static_cast<std::uint64_t>(draws) + static_cast<std::uint64_t>(k),
+                      .sample = static_cast<std::uint64_t>(index)};
+        noise.push_back(random_normal(key, {kChunk, kWidth}));
+        key.stream = training ? RandomStream::time : RandomStream::evaluation_time;
+        time.push_back(random_uniform(key, 1).to(at::kFloat).squeeze(0));
+      }
     }
-    return {.noise = at::stack(noise), .time = at::stack(time)};
+    if (draws == 1) return {.noise = at::stack(noise), .time = at::stack(time)};
+    return {.noise = at::stack(noise).view({batch.size(), draws, kChunk, kWidth}),
+            .time = at::stack(time).view({batch.size(), draws})};
   }
   void add_draw(PrefixState& state, const Batch& batch, const Draw& draw) const override {
-    const at::Tensor t = draw.time.view({-1, 1, 1});
-    state.set("noisy", t * draw.noise + (1 - t) * batch.at("action"));
-    state.set("time", draw.time);
+    const at::Tensor noise = with_draws(draw.noise);
+    const at::Tensor t = draw.time.view({noise.size(0), noise.size(1), 1, 1});
+    state.set("noisy", t * noise + (1 - t) * batch.at("action").unsqueeze(1));
+    state.set("time", t);
   }
   [[nodiscard]] at::Tensor loss(const PrefixState& state, const Batch& batch, const Draw& draw,
                                 Reduction reduction) const override {
-    const at::Tensor keep = batch.at("action_is_pad").logical_not().to(at::kFloat).unsqueeze(-1);
-    const at::Tensor errors = (state.at("velocity") - (draw.noise - batch.at("action"))).square() * keep;
-    if (reduction == Reduction::none) return errors.sum({1, 2}) / (keep.sum({1, 2}) * kWidth).clamp_min(1.0);
-    return errors.sum() / (keep.sum() * kWidth).clamp_min(1.0);
+    const at::Tensor noise = with_draws(draw.noise);
+    const at::Tensor keep = batch.at("action_is_pad").logical_not().to(at::kFloat).unsqueeze(1).unsqueeze(-1);
+    const at::Tensor errors = (state.at("velocity") - (noise - batch.at("action").unsqueeze(1))).square() * keep;
+    const std::int64_t each = kWidth * noise.size(1);
+    if (reduction == Reduction::none) return errors.sum({1, 2, 3}) / (keep.sum({1, 2, 3}) * each).clamp_min(1.0);
+    return errors.sum() / (keep.sum() * each).clamp_min(1.0);
   }
   [[nodiscard]] at::Tensor sample(const Batch& batch, const at::Tensor& noise) const override {
-    const at::NoGradGuard no_grad;
     PrefixState state = begin(batch);
-    state.set("noisy", noise);
-    state.set("time", at::ones({noise.size(0)}));
-    run_stages(line_, 0, line_.size(), state);
-    return noise - state.at("velocity");
+    run_frozen_stages(line_, 0, first_draw_stage(), state);
+    return sample_from(std::move(state), noise);
   }
+  [[nodiscard]] at::Tensor sample_from(PrefixState state, const at::Tensor& noise) const override {
+    const at::NoGradGuard no_grad;
+    state.set("noisy", noise.unsqueeze(1));
+    state.set("time", at::ones({noise.size(0), 1, 1, 1}));
+    run_stages(line_, first_draw_stage(), line_.size(), state);
+    return noise - state.at("velocity").squeeze(1);
+  }
+  [[nodiscard]] Json config_json() const override { return {{"type", "fake"}}; }
   void save_pretrained(const std::filesystem::path& /*folder*/) const override {}
 
   /// Grad mode that each stage last ran under.
@@ -117,6 +133,8 @@ class FakePolicy final : public Policy {
   }
 
  private:
+  static at::Tensor with_draws(const at::Tensor& noise) { return noise.dim() == 4 ? noise : noise.unsqueeze(1); }
+
   void describe() {
     layout_.type = "fake";
     for (const auto& item : network_->named_parameters()) {
@@ -132,6 +150,7 @@ class FakePolicy final : public Policy {
     layout_.line = {stage("eyes", {"pixels"}, "seen"), stage("body", {"seen", "state"}, "features"),
                     stage("hand", {"features", "noisy", "time"}, "velocity")};
     layout_.output_key = "velocity";
+    layout_.image_inputs = {"pixels"};
   }
 
   void build_line() {
@@ -150,9 +169,11 @@ class FakePolicy final : public Policy {
       s.set("features", at::tanh(network->body->forward(at::cat({s.at("seen").to(at::kFloat), s.at("state")}, -1))));
     });
     with_code(2, [network](PrefixState& s) mutable {
-      const at::Tensor features = s.at("features").to(at::kFloat).unsqueeze(1).expand({-1, kChunk, -1});
-      const at::Tensor time = s.at("time").view({-1, 1, 1}).expand({-1, kChunk, 1});
-      s.set("velocity", network->hand->forward(at::cat({features, s.at("noisy"), time}, -1)));
+      const at::Tensor& noisy = s.at("noisy");
+      const std::int64_t draws = noisy.size(1);
+      const at::Tensor features = s.at("features").to(at::kFloat).unsqueeze(1).unsqueeze(1);
+      const at::Tensor time = s.at("time").expand({-1, -1, kChunk, 1});
+      s.set("velocity", network->hand->forward(at::cat({features.expand({-1, draws, kChunk, -1}), noisy, time}, -1)));
     });
   }
 

@@ -1,7 +1,7 @@
 /// A Vision-Language-Action policy as thaw sees it: a module, a line of stages, and how to begin and end a forward
 /// pass.
 ///
-/// Legend: B batch, T chunk_size, A max_action_dim (padded width), D real action width.
+/// Legend: B batch, K draws, T chunk_size, A max_action_dim (padded width), D real action width.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "thaw/core/json.h"
 #include "thaw/policy/batch.h"
 #include "thaw/policy/features.h"
 #include "thaw/policy/layout.h"
@@ -32,10 +33,11 @@ struct Stage {
   std::function<void(PrefixState&)> run;  ///< reads and writes exactly the keys of `info`
 };
 
-/// The random part of one training forward: flow matching's noise and time.
+/// The random part of one training forward: flow matching's noise and time, K times over one prefix. With K = 1 the
+/// axis may be left out.
 struct Draw {
-  at::Tensor noise;  ///< (B, T, A) float32, N(0, 1)
-  at::Tensor time;   ///< (B) float32 in (0, 1]
+  at::Tensor noise;  ///< (B, K, T, A) or (B, T, A) float32, N(0, 1)
+  at::Tensor time;   ///< (B, K) or (B) float32 in (0, 1]
 };
 
 enum class DrawPurpose { training, evaluation };
@@ -81,16 +83,24 @@ class Policy {
   /// What the first stages read: pixels, camera masks, tokens, padded state. `batch` is preprocessed.
   /// @throws MismatchError when a needed key is missing or has another shape
   [[nodiscard]] virtual PrefixState begin(const Batch& batch) const = 0;
-  /// Noise and time as a pure function of (seed, purpose, step, batch.indices).
-  [[nodiscard]] virtual Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose,
-                                  std::uint64_t step) const = 0;
+  /// The same without layout().image_inputs, from a batch that was read without images: what they became comes from a
+  /// prefix cache. @throws as begin()
+  [[nodiscard]] virtual PrefixState begin_without_images(const Batch& batch) const = 0;
+  /// Noise and time as a pure function of (seed, purpose, step · draws + k, batch.indices), for k in 0..draws-1.
+  /// (B, T, A) and (B) when `draws` is 1, (B, K, T, A) and (B, K) otherwise.
+  [[nodiscard]] virtual Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose, std::uint64_t step,
+                                  std::int64_t draws = 1) const = 0;
   /// Adds what the suffix stages read for a training forward: noisy actions and time.
   virtual void add_draw(PrefixState& state, const Batch& batch, const Draw& draw) const = 0;
-  /// The training loss from the state the last stage left. float32, a scalar or (B).
+  /// The training loss from the state the last stage left, the mean over the draws. float32, a scalar or (B).
   [[nodiscard]] virtual at::Tensor loss(const PrefixState& state, const Batch& batch, const Draw& draw,
                                         Reduction reduction) const = 0;
   /// Sampled action chunk, still normalised: (B, T, D) float32. Runs without grad. `noise` is (B, T, A) float32.
   [[nodiscard]] virtual at::Tensor sample(const Batch& batch, const at::Tensor& noise) const = 0;
+  /// The same from `prefix`, the state that the stages before first_draw_stage() left: nothing of it is computed again.
+  [[nodiscard]] virtual at::Tensor sample_from(PrefixState prefix, const at::Tensor& noise) const = 0;
+  /// What config.json says (LeRobot's names).
+  [[nodiscard]] virtual Json config_json() const = 0;
 
   /// Raw dataset batch -> what begin() takes; sampled chunk under key "action" -> robot units.
   [[nodiscard]] ProcessorPipeline& preprocessor() noexcept { return preprocessor_; }
@@ -113,5 +123,12 @@ class Policy {
 
 /// Runs line()[from, to) on `state`.
 void run_stages(std::span<const Stage> line, std::size_t from, std::size_t to, PrefixState& state);
+
+/// The same without grad, letting go of every key as soon as no later stage of the whole line reads it.
+void run_frozen_stages(std::span<const Stage> line, std::size_t from, std::size_t to, PrefixState& state);
+
+/// Keys that line()[cut, end) reads and that line()[0, cut) writes or `inputs` names: what lives at the cut.
+[[nodiscard]] std::vector<std::string> live_keys(std::span<const StageInfo> line, std::size_t cut,
+                                                 std::span<const std::string> inputs);
 
 }  // namespace thaw

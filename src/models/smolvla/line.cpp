@@ -73,10 +73,22 @@ class LineBuilder {
       config_.cross_projection(e) ? add_cross_block(e) : add_self_block(e);
     }
     add_output();
+    mark_cuts();
     return std::move(line_);
   }
 
  private:
+  /// Where a prefix may be cached. Between two cuts of a name the later one spares more.
+  void mark_cuts() {
+    const std::string last = std::to_string(config_.last_language_layer());
+    for (Stage& stage : line_) {
+      const std::string& name = stage.info.name;
+      if (name == "vision.post" || name == "connector") stage.info.cut = "vision";
+      if (name == "prefix.embed" || name.starts_with("A.language.")) stage.info.cut = "hidden";
+      if (name == "A.language." + last || name == "B.language." + last) stage.info.cut = "kv";
+    }
+  }
+
   void add(StageInfo info, std::function<void(PrefixState&)> run) {
     line_.push_back({.info = std::move(info), .run = std::move(run)});
   }
@@ -242,13 +254,22 @@ class LineBuilder {
   void add_suffix_embedding() {
     const auto net = network_;
     add({.name = "suffix.embed",
-         .reads = {keys::kNoisyActions, keys::kTime},
-         .writes = {keys::kSuffixHidden},
+         .reads = {keys::kNoisyActions, keys::kTime, keys::kSuffixMask, keys::kSuffixRotary, keys::kCrossRotary},
+         .writes = {keys::kSuffixHidden, keys::kDrawMask, keys::kDrawRotary, keys::kDrawCrossRotary},
          .parameters = joined({weight_and_bias(kActionIn), weight_and_bias(kTimeIn), weight_and_bias(kTimeOut)}),
          .flops = flops_.suffix_embedding(),
          .bytes = bytes_.suffix_embedding(kTimeIn, kTimeOut)},
         [net](PrefixState& s) {
-          s.set(keys::kSuffixHidden, net->embed_suffix(s.at(keys::kNoisyActions), s.at(keys::kTime)));
+          const at::Tensor& time = s.at(keys::kTime);
+          s.set(keys::kSuffixHidden, net->embed_suffix(s.at(keys::kNoisyActions), time));
+          // Several draws share the prefix as further queries: its keys and values are not copied.
+          const std::int64_t draws = time.dim() == 2 ? time.size(1) : 1;
+          const auto repeated = [draws](const at::Tensor& table) {
+            return draws == 1 ? table : table.repeat({1, draws, 1});
+          };
+          s.set(keys::kDrawMask, fold_draws(s.at(keys::kSuffixMask), draws));
+          s.set(keys::kDrawRotary, repeated(s.at(keys::kSuffixRotary)));
+          s.set(keys::kDrawCrossRotary, repeated(s.at(keys::kCrossRotary)));
         });
   }
 
@@ -258,7 +279,7 @@ class LineBuilder {
     const std::string prefix = numbered(kExpertLayers, e);
     add({.name = numbered("suffix", e),
          .reads =
-             joined({{keys::kSuffixHidden, keys::kSuffixRotary, keys::kSuffixMask}, kv_keys("A", i), kv_keys("B", i)}),
+             joined({{keys::kSuffixHidden, keys::kDrawRotary, keys::kDrawMask}, kv_keys("A", i), kv_keys("B", i)}),
          .writes = {keys::kSuffixHidden},
          .parameters =
              joined({{prefix + ".input_layernorm.weight"}, key_value_parameters(prefix), query_parameters(prefix)}),
@@ -266,8 +287,8 @@ class LineBuilder {
          .pair_flops = flops_.draw_pair(),
          .bytes = bytes_.expert_block(prefix, true)},
         [net, e, i](PrefixState& s) {
-          s.set(keys::kSuffixHidden, net->self_block(e, s.at(keys::kSuffixHidden), s.at(keys::kSuffixRotary),
-                                                     read_kv(s, "A", i), read_kv(s, "B", i), s.at(keys::kSuffixMask)));
+          s.set(keys::kSuffixHidden, net->self_block(e, s.at(keys::kSuffixHidden), s.at(keys::kDrawRotary),
+                                                     read_kv(s, "A", i), read_kv(s, "B", i), s.at(keys::kDrawMask)));
         });
   }
 
@@ -275,13 +296,13 @@ class LineBuilder {
     const auto net = network_;
     const std::string prefix = numbered(kExpertLayers, e);
     add({.name = numbered("suffix", e),
-         .reads = joined({{keys::kSuffixHidden, keys::kCrossRotary, keys::kPrefixMask}, kv_keys("cross", e)}),
+         .reads = joined({{keys::kSuffixHidden, keys::kDrawCrossRotary, keys::kPrefixMask}, kv_keys("cross", e)}),
          .writes = {keys::kSuffixHidden},
          .parameters = joined({{prefix + ".input_layernorm.weight"}, query_parameters(prefix)}),
          .flops = flops_.expert_block(false),
          .bytes = bytes_.expert_block(prefix, false)},
         [net, e](PrefixState& s) {
-          s.set(keys::kSuffixHidden, net->cross_block(e, s.at(keys::kSuffixHidden), s.at(keys::kCrossRotary),
+          s.set(keys::kSuffixHidden, net->cross_block(e, s.at(keys::kSuffixHidden), s.at(keys::kDrawCrossRotary),
                                                       read_kv(s, "cross", e), s.at(keys::kPrefixMask)));
         });
   }
@@ -332,7 +353,8 @@ ModelLayout smolvla_layout(const SmolVLAConfig& config, InitialDtypes dtypes) {
                  {.name = "language", .prefix = smolvla::kTextLayers, .blocks = config.language_layers()},
                  {.name = "expert", .prefix = smolvla::kExpertLayers, .blocks = config.expert_layers()}},
       .output_key = smolvla::keys::kVelocity,
-      .keys = smolvla::key_table(config)};
+      .keys = smolvla::key_table(config),
+      .image_inputs = {smolvla::keys::kPixels, smolvla::keys::kCameraMask}};
   for (Stage& stage : smolvla::build_line(config, nullptr)) layout.line.push_back(std::move(stage.info));
   return layout;
 }

@@ -133,9 +133,12 @@ nn::KeyValue Network::cross_key_value(std::int64_t expert_layer, const nn::KeyVa
 
 at::Tensor Network::embed_suffix(const at::Tensor& noisy_actions, const at::Tensor& time) const {
   const at::Tensor actions = nn::linear(noisy_actions, action_in_);
+  const std::int64_t width = config_.expert_hidden();
   const at::Tensor embedded =
-      time_embedding(time, config_.expert_hidden(), config_.min_period, config_.max_period).to(actions.scalar_type());
-  const at::Tensor joined = at::cat({actions, embedded.unsqueeze(1).expand_as(actions)}, 2);
+      time_embedding(time.flatten(), width, config_.min_period, config_.max_period).to(actions.scalar_type());
+  const std::int64_t batch = actions.size(0);
+  const at::Tensor per_step = embedded.view({batch, -1, 1, width}).expand({batch, -1, config_.chunk_size, width});
+  const at::Tensor joined = at::cat({actions, per_step.reshape(actions.sizes())}, 2);
   return nn::linear(at::silu(nn::linear(joined, time_in_)), time_out_);
 }
 

@@ -55,7 +55,7 @@ class Network {
   /// Keys and values of the prefix as a cross layer of the expert sees them, (B, K, N + 1, d) each.
   [[nodiscard]] nn::KeyValue cross_key_value(std::int64_t expert_layer, const nn::KeyValue& prefix) const;
 
-  /// Noisy actions (B, T, A) and time (B) -> (B, T, He)
+  /// Noisy actions (B, n T, A) and time (B, n), or (B) for one draw -> (B, n T, He)
   [[nodiscard]] at::Tensor embed_suffix(const at::Tensor& noisy_actions, const at::Tensor& time) const;
   /// Expert layer that attends to the prefix and the suffix itself. mask (B, T, N + 1 + T)
   [[nodiscard]] at::Tensor self_block(std::int64_t expert_layer, const at::Tensor& hidden, const at::Tensor& rotary,

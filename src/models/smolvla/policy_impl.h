@@ -31,12 +31,15 @@ class SmolVLAPolicy final : public Policy {
   [[nodiscard]] std::size_t first_draw_stage() const override { return first_draw_stage_; }
 
   [[nodiscard]] PrefixState begin(const Batch& batch) const override;
-  [[nodiscard]] Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose,
-                          std::uint64_t step) const override;
+  [[nodiscard]] PrefixState begin_without_images(const Batch& batch) const override;
+  [[nodiscard]] Draw draw(const Batch& batch, std::uint64_t seed, DrawPurpose purpose, std::uint64_t step,
+                          std::int64_t draws) const override;
   void add_draw(PrefixState& state, const Batch& batch, const Draw& draw) const override;
   [[nodiscard]] at::Tensor loss(const PrefixState& state, const Batch& batch, const Draw& draw,
                                 Reduction reduction) const override;
   [[nodiscard]] at::Tensor sample(const Batch& batch, const at::Tensor& noise) const override;
+  [[nodiscard]] at::Tensor sample_from(PrefixState prefix, const at::Tensor& noise) const override;
+  [[nodiscard]] Json config_json() const override;
 
   void save_pretrained(const std::filesystem::path& folder) const override;
 

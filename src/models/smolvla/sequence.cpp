@@ -36,6 +36,17 @@ at::Tensor suffix_mask(const at::Tensor& rows, std::int64_t chunk) {
   return at::cat({prefix_mask(rows).expand({-1, chunk, -1}), causal.expand({rows.size(0), chunk, chunk})}, -1);
 }
 
+at::Tensor fold_draws(const at::Tensor& suffix_mask, std::int64_t draws) {
+  if (draws == 1) return suffix_mask;
+  const std::int64_t batch = suffix_mask.size(0);
+  const std::int64_t chunk = suffix_mask.size(1);
+  const std::int64_t prefix = suffix_mask.size(2) - chunk;
+  const at::Tensor own = at::eye(draws, suffix_mask.options()).view({1, draws, 1, draws, 1});
+  const at::Tensor causal = suffix_mask.narrow(2, prefix, chunk).view({batch, 1, chunk, 1, chunk});
+  const at::Tensor suffix = own.logical_and(causal).view({batch, draws * chunk, draws * chunk});
+  return at::cat({suffix_mask.narrow(2, 0, prefix).repeat({1, draws, 1}), suffix}, 2);
+}
+
 at::Tensor time_embedding(const at::Tensor& time, std::int64_t width, double min_period, double max_period) {
   const at::Tensor fraction = at::linspace(0.0, 1.0, width / 2, time.options().dtype(at::kDouble));
   const at::Tensor period = at::pow(max_period / min_period, fraction) * min_period;

@@ -1,7 +1,7 @@
 /// Where the tokens of a SmolVLA forward pass stand and what they see: padding, positions, masks, time embedding.
 /// Pure functions of small tensors. Reference: lerobot/policies/smolvla/modeling_smolvla.py.
 ///
-/// Legend: B batch, C cameras, I tokens per image, L language tokens, N rows of A (images and language), T chunk_size.
+/// Legend: B batch, K draws, C cameras, I tokens per image, L language tokens, N rows of A (images and language), T chunk_size.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,6 +30,10 @@ namespace thaw::smolvla {
 
 /// What action k sees in a self layer: the prefix and the actions up to itself. (B, N) -> (B, T, N + 1 + T) bool
 [[nodiscard]] at::Tensor suffix_mask(const at::Tensor& rows, std::int64_t chunk);
+
+/// The mask of suffix_mask for `draws` chunks one after the other along the queries: each sees the prefix and its own
+/// actions. (B, T, N + 1 + T) -> (B, K · T, N + 1 + K · T)
+[[nodiscard]] at::Tensor fold_draws(const at::Tensor& suffix_mask, std::int64_t draws);
 
 /// Sine and cosine embedding of the time, (B) -> (B, width) float64. Periods run geometrically from min to max.
 [[nodiscard]] at::Tensor time_embedding(const at::Tensor& time, std::int64_t width, double min_period,
