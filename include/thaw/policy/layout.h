@@ -34,6 +34,7 @@ struct BlockStack {
 struct KeyInfo {
   std::string name;
   std::int64_t elements = 0;
+  std::int64_t width = 1;  ///< of the last dimension
   at::ScalarType dtype = at::kFloat;
   bool per_draw = false;  ///< made for each noise draw
 
@@ -72,7 +73,8 @@ struct StageInfo {
   double flops = 0.0;  ///< of the forward pass of one sample at the configured sizes (2 per multiply-add), one draw
   double pair_flops = 0.0;  ///< the part of `flops` that grows with the square of the number of draws
   StageBytes bytes;
-  std::string cut;  ///< what the place behind it is called where a prefix may be cached: "vision", "hidden", "kv"; or ""
+  std::string
+      cut;  ///< what the place behind it is called where a prefix may be cached: "vision", "hidden", "kv"; or ""
 };
 
 struct ModelLayout {

@@ -248,22 +248,22 @@ class KeyTable {
     const std::int64_t rows = static_cast<std::int64_t>(SampleSizes(config_).rows);
     const auto& text = config_.vlm.text;
     const std::int64_t chunk = config_.chunk_size;
-    add(keys::kPixels, cameras * 3 * config_.image_height * config_.image_width);
-    add(keys::kCameraMask, cameras, at::kBool);
-    add(keys::kTokens, config_.tokenizer_max_length, at::kLong);
-    add(keys::kTokenMask, config_.tokenizer_max_length, at::kBool);
-    add(keys::kState, config_.max_state_dim);
-    add(keys::kVisionHidden, cameras * config_.patches() * config_.vlm.vision.hidden_size);
-    add(keys::kImageTokens, cameras * config_.image_tokens() * text.hidden_size);
-    add(keys::kRows, rows * text.hidden_size);
-    add(keys::kRowMask, rows, at::kBool);
-    add(keys::kRowRotary, rows * text.head_dim);
-    add(keys::kStateRow, text.hidden_size);
-    add(keys::kStateRotary, text.head_dim);
-    add(keys::kPrefixMask, rows + 1, at::kBool);
-    add(keys::kSuffixMask, chunk * (rows + 1 + chunk), at::kBool);
-    add(keys::kSuffixRotary, chunk * text.head_dim);
-    add(keys::kCrossRotary, chunk * text.head_dim);
+    add(keys::kPixels, cameras * 3 * config_.image_height, config_.image_width);
+    add(keys::kCameraMask, 1, cameras, at::kBool);
+    add(keys::kTokens, 1, config_.tokenizer_max_length, at::kLong);
+    add(keys::kTokenMask, 1, config_.tokenizer_max_length, at::kBool);
+    add(keys::kState, 1, config_.max_state_dim);
+    add(keys::kVisionHidden, cameras * config_.patches(), config_.vlm.vision.hidden_size);
+    add(keys::kImageTokens, cameras * config_.image_tokens(), text.hidden_size);
+    add(keys::kRows, rows, text.hidden_size);
+    add(keys::kRowMask, 1, rows, at::kBool);
+    add(keys::kRowRotary, rows, text.head_dim);
+    add(keys::kStateRow, 1, text.hidden_size);
+    add(keys::kStateRotary, 1, text.head_dim);
+    add(keys::kPrefixMask, 1, rows + 1, at::kBool);
+    add(keys::kSuffixMask, chunk, rows + 1 + chunk, at::kBool);
+    add(keys::kSuffixRotary, chunk, text.head_dim);
+    add(keys::kCrossRotary, chunk, text.head_dim);
     for (std::int64_t i = 0; i <= config_.last_language_layer(); ++i) {
       add_key_value("A", i, rows);
       add_key_value("B", i, 1);
@@ -271,28 +271,32 @@ class KeyTable {
     for (std::int64_t e = 0; e < config_.expert_layers(); ++e) {
       if (config_.cross_projection(e)) add_key_value("cross", e, rows + 1);
     }
-    add_for_each_draw(keys::kDrawMask, chunk * (rows + 1 + chunk), at::kBool);
-    add_for_each_draw(keys::kDrawRotary, chunk * text.head_dim);
-    add_for_each_draw(keys::kDrawCrossRotary, chunk * text.head_dim);
-    add_for_each_draw(keys::kNoisyActions, chunk * config_.max_action_dim);
-    add_for_each_draw(keys::kTime, 1);
-    add_for_each_draw(keys::kSuffixHidden, chunk * config_.expert_hidden());
-    add_for_each_draw(keys::kVelocity, chunk * config_.max_action_dim);
+    add_for_each_draw(keys::kDrawMask, chunk, rows + 1 + chunk, at::kBool);
+    add_for_each_draw(keys::kDrawRotary, chunk, text.head_dim);
+    add_for_each_draw(keys::kDrawCrossRotary, chunk, text.head_dim);
+    add_for_each_draw(keys::kNoisyActions, chunk, config_.max_action_dim);
+    add_for_each_draw(keys::kTime, 1, 1);
+    add_for_each_draw(keys::kSuffixHidden, chunk, config_.expert_hidden());
+    add_for_each_draw(keys::kVelocity, chunk, config_.max_action_dim);
     return std::move(table_);
   }
 
  private:
-  void add(const std::string& name, std::int64_t elements, at::ScalarType dtype = at::kFloat) {
-    table_.push_back({.name = name, .elements = elements, .dtype = dtype});
+  void add(const std::string& name, std::int64_t rows, std::int64_t width, at::ScalarType dtype = at::kFloat) {
+    table_.push_back({.name = name, .elements = rows * width, .width = width, .dtype = dtype});
   }
 
-  void add_for_each_draw(const std::string& name, std::int64_t elements, at::ScalarType dtype = at::kFloat) {
-    table_.push_back({.name = name, .elements = elements, .dtype = dtype, .per_draw = true});
+  void add_for_each_draw(const std::string& name, std::int64_t rows, std::int64_t width,
+                         at::ScalarType dtype = at::kFloat) {
+    add(name, rows, width, dtype);
+    table_.back().per_draw = true;
   }
 
   void add_key_value(const std::string& stream, std::int64_t index, std::int64_t rows) {
-    const std::int64_t elements = rows * config_.vlm.text.kv_heads * config_.vlm.text.head_dim;
-    for (const char* kind : {".key.", ".value."}) add(stream + kind + std::to_string(index), elements);
+    const auto& text = config_.vlm.text;
+    for (const char* kind : {".key.", ".value."}) {
+      add(stream + kind + std::to_string(index), text.kv_heads * rows, text.head_dim);
+    }
   }
 
   const SmolVLAConfig& config_;
