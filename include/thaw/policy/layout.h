@@ -73,8 +73,7 @@ struct StageInfo {
   double flops = 0.0;  ///< of the forward pass of one sample at the configured sizes (2 per multiply-add), one draw
   double pair_flops = 0.0;  ///< the part of `flops` that grows with the square of the number of draws
   StageBytes bytes;
-  std::string
-      cut;  ///< what the place behind it is called where a prefix may be cached: "vision", "hidden", "kv"; or ""
+  std::string cut;  ///< what the place behind it is called as a cut ("vision", "hidden", "kv"); empty: no cut there
 };
 
 struct ModelLayout {
