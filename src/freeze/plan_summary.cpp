@@ -6,35 +6,14 @@
 
 #include "class_names_impl.h"
 #include "rule_impl.h"
+#include "text_impl.h"
 #include "thaw/freeze/plan.h"
 
 namespace thaw {
 namespace {
 
 constexpr std::size_t kColumns = 100;
-constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
 constexpr ParameterClass kClasses[] = {ParameterClass::trainable, ParameterClass::frozen, ParameterClass::dead};
-
-/// 99880992 -> "99,880,992"
-std::string grouped(std::int64_t number) {
-  const std::string digits = std::to_string(number);
-  std::string text;
-  for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
-    text += digits[i];
-  }
-  return text;
-}
-
-std::string byte_size(std::int64_t bytes) {
-  auto size = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  while (size >= 1024.0 && unit + 1 < std::size(kUnits)) {
-    size /= 1024.0;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", size, kUnits[unit]);
-}
 
 /// GFLOP with three significant digits.
 std::string giga(double flops) { return fmt::format("{:.3g} GFLOP", flops / 1e9); }
@@ -91,7 +70,7 @@ std::string parameter_table(const FreezePlan& plan) {
   const auto row = [all](std::string_view name, std::int64_t tensors, std::int64_t elements, std::int64_t bytes) {
     const double share = all == 0 ? 0.0 : 100.0 * static_cast<double>(elements) / static_cast<double>(all);
     return fmt::format("  {:<12}  {:>7}  {:>15}  {:>6.2f}%  {:>10}\n", name, tensors, grouped(elements), share,
-                       byte_size(bytes));
+                       byte_size(static_cast<double>(bytes)));
   };
   for (const ParameterClass part : kClasses) {
     text += row(class_name(part), plan.tensors(part), plan.elements(part), plan.bytes(part));
@@ -125,7 +104,8 @@ std::string cost_text(const FreezePlan& plan) {
         fmt::format("  per sample: forward {}, backward {}\n", giga(plan.forward_flops()), giga(plan.backward_flops()));
   }
   text += fmt::format("  memory: gradients {}, optimizer {} (8 bytes for each trainable element)\n",
-                      byte_size(plan.bytes(ParameterClass::trainable)), byte_size(plan.optimizer_bytes()));
+                      byte_size(static_cast<double>(plan.bytes(ParameterClass::trainable))),
+                      byte_size(static_cast<double>(plan.optimizer_bytes())));
   return text;
 }
 

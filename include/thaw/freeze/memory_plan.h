@@ -1,0 +1,82 @@
+/// What training a plan will hold in memory, predicted from shapes before anything is allocated.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "thaw/core/json.h"
+#include "thaw/freeze/cost_model.h"
+#include "thaw/freeze/plan.h"
+#include "thaw/freeze/prefix_cut.h"
+#include "thaw/policy/layout.h"
+
+namespace thaw {
+
+/// How a prefix cache stores floating-point elements; integers and booleans stay as they are.
+enum class CacheFormat {
+  exact,  ///< as they were computed
+  bf16,
+  int8,  ///< with a float32 scale for each row
+};
+
+/// "exact" (or "fp32"), "bf16", "int8". @throws UsageError for another word
+[[nodiscard]] CacheFormat parse_cache_format(std::string_view text);
+[[nodiscard]] std::string_view cache_format_name(CacheFormat format);
+
+struct MemoryOptions {
+  at::ScalarType compute = at::kFloat;  ///< of frozen matrices and of activations (float32, bfloat16, half)
+  bool ema = false;                     ///< a moving average of what trains
+};
+
+/// When in a run the most is held.
+enum class MemoryPhase { loading, frozen_prefix, forward, backward, update };
+[[nodiscard]] std::string_view memory_phase_name(MemoryPhase phase);
+
+struct StageMemory {
+  std::string name;
+  double keys = 0.0;       ///< bytes of the keys it writes, for the samples that are in flight there
+  double saved = 0.0;      ///< kept for backward
+  double workspace = 0.0;  ///< lives while it runs
+};
+
+/// Bytes. The peak is above what the process held before the policy was loaded; library code and its threads are not
+/// in it.
+struct MemoryPlan {
+  double frozen_weights = 0.0;     ///< in the compute dtype, dead ones among them
+  double trainable_weights = 0.0;  ///< float32 masters
+  double released_weights = 0.0;   ///< that only stages before a filled cache's cut use: not held
+  double gradients = 0.0;
+  double moments = 0.0;
+  double ema = 0.0;
+  double inputs = 0.0;       ///< what begin() and add_draw() make of a batch
+  double prefix = 0.0;       ///< what lives at the gradient boundary, for a batch
+  double activations = 0.0;  ///< kept for backward at the end of the forward pass, the keys among them
+  double workspace = 0.0;    ///< the most that a stage needs while it runs
+  double peak = 0.0;
+  MemoryPhase peak_phase = MemoryPhase::loading;
+  std::string peak_stage;  ///< in the phases that run stages
+  std::vector<StageMemory> stages;
+
+  /// Weights, moments and the moving average: held for the whole run.
+  [[nodiscard]] double resident() const { return frozen_weights + trainable_weights + moments + ema; }
+  [[nodiscard]] Json to_json() const;
+};
+
+/// Memory of a run whose cache holds everything before `cut`. @throws UsageError when the layout knows no sizes of keys
+[[nodiscard]] MemoryPlan plan_memory(const ModelLayout& layout, const FreezePlan& plan, const PrefixCut& cut,
+                                     const StepShape& shape, const MemoryOptions& options);
+
+/// Bytes that a cache keeps for one sample at `cut`. @throws UsageError when the layout lacks the size of a key
+[[nodiscard]] double cache_bytes_per_sample(const ModelLayout& layout, const PrefixCut& cut, CacheFormat format,
+                                            at::ScalarType compute);
+
+/// What autograd holds between forward and backward for `shape`, by stage and in all: activations that are no keys, and
+/// keys that backward reads. Parameters and what holds the loss apart.
+[[nodiscard]] double saved_activations(const ModelLayout& layout, const FreezePlan& plan, const StepShape& shape,
+                                       at::ScalarType compute = at::kFloat);
+
+}  // namespace thaw

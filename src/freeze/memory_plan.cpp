@@ -1,0 +1,373 @@
+#include "thaw/freeze/memory_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "thaw/core/error.h"
+
+namespace thaw {
+namespace {
+
+constexpr double kFloatBytes = sizeof(float);
+
+double element_bytes(at::ScalarType dtype) { return static_cast<double>(c10::elementSize(dtype)); }
+
+bool is_short(at::ScalarType compute) { return compute == at::kBFloat16 || compute == at::kHalf; }
+
+/// Sizes of keys by name.
+class Keys {
+ public:
+  explicit Keys(const ModelLayout& layout, at::ScalarType compute) : compute_(compute) {
+    for (const KeyInfo& key : layout.keys) by_name_.emplace(key.name, &key);
+  }
+
+  [[nodiscard]] const KeyInfo& at(const std::string& name) const {
+    if (const auto found = by_name_.find(name); found != by_name_.end()) return *found->second;
+    throw UsageError(Problem{.where = fmt::format("memory of key '{}'", name),
+                             .expected = "its size in the layout",
+                             .found = "none",
+                             .fix = "A model says the sizes of its keys in ModelLayout::keys."});
+  }
+
+  /// Of one sample in the compute dtype.
+  [[nodiscard]] double bytes(const std::string& name, std::int64_t draws) const {
+    const KeyInfo& key = at(name);
+    const double each = key.dtype == at::kFloat ? element_bytes(compute_) : element_bytes(key.dtype);
+    return each * static_cast<double>(key.elements) * (key.per_draw ? static_cast<double>(draws) : 1.0);
+  }
+
+ private:
+  at::ScalarType compute_;
+  std::unordered_map<std::string, const KeyInfo*> by_name_;
+};
+
+/// Walks a step through time and notes when most is held.
+class Walk {
+ public:
+  Walk(const ModelLayout& layout, const FreezePlan& plan, const PrefixCut& cut, const StepShape& shape,
+       const MemoryOptions& options)
+      : layout_(layout),
+        plan_(plan),
+        cut_(cut),
+        shape_(shape),
+        options_(options),
+        keys_(layout, options.compute),
+        batch_(static_cast<double>(shape.batch_size)),
+        first_grad_(std::max(plan.boundary, cut.stage)) {
+    for (const PlannedParameter& parameter : plan.parameters) parameters_.emplace(parameter.name, &parameter);
+    memory_.stages.resize(layout.line.size());
+    for (std::size_t i = 0; i < layout.line.size(); ++i) memory_.stages[i].name = layout.line[i].name;
+  }
+
+  MemoryPlan run() {
+    measure_weights();
+    measure_inputs();
+    run_prefix();
+    run_forward();
+    run_backward();
+    note(MemoryPhase::update, "", memory_.resident() + memory_.gradients);
+    return std::move(memory_);
+  }
+
+  /// What autograd holds after the forward pass.
+  double saved() {
+    run_prefix();
+    run_forward();
+    return memory_.activations;
+  }
+
+ private:
+  void note(MemoryPhase phase, const std::string& stage, double held) {
+    if (held <= memory_.peak) return;
+    memory_.peak = held;
+    memory_.peak_phase = phase;
+    memory_.peak_stage = stage;
+  }
+
+  [[nodiscard]] bool trains(const std::string& name) const {
+    return parameters_.at(name)->parameter_class == ParameterClass::trainable;
+  }
+
+  /// A parameter is held when a stage that runs uses it. One that no stage uses belongs to the checkpoint all the same.
+  [[nodiscard]] std::set<std::string> released() const {
+    std::set<std::string> names;
+    for (std::size_t i = 0; i < cut_.stage; ++i) {
+      names.insert(layout_.line[i].parameters.begin(), layout_.line[i].parameters.end());
+    }
+    for (std::size_t i = cut_.stage; i < layout_.line.size(); ++i) {
+      for (const std::string& name : layout_.line[i].parameters) names.erase(name);
+    }
+    return names;
+  }
+
+  void measure_weights() {
+    const std::set<std::string> gone = released();
+    double loaded = 0;
+    for (const PlannedParameter& parameter : plan_.parameters) {
+      if (!parameter.same_as.empty()) continue;
+      const auto elements = static_cast<double>(parameter.numel());
+      loaded += static_cast<double>(parameter.bytes());
+      if (parameter.parameter_class == ParameterClass::trainable) {
+        memory_.trainable_weights += kFloatBytes * elements;
+        continue;
+      }
+      const bool is_matrix = parameter.shape.size() >= 2;
+      const double bytes = elements * (is_matrix ? element_bytes(options_.compute) : kFloatBytes);
+      (gone.contains(parameter.name) ? memory_.released_weights : memory_.frozen_weights) += bytes;
+    }
+    memory_.gradients = memory_.trainable_weights;
+    memory_.moments = 2.0 * memory_.trainable_weights;
+    if (options_.ema) memory_.ema = memory_.trainable_weights;
+    note(MemoryPhase::loading, "", loaded);
+    note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights);
+  }
+
+  /// Keys that no stage writes come from outside; images only when some stage that runs reads them.
+  void measure_inputs() {
+    std::set<std::string> written;
+    std::set<std::string> from_outside;
+    for (std::size_t i = 0; i < layout_.line.size(); ++i) {
+      for (const std::string& key : layout_.line[i].reads) {
+        if (i >= cut_.stage && !written.contains(key)) from_outside.insert(key);
+      }
+      written.insert(layout_.line[i].writes.begin(), layout_.line[i].writes.end());
+    }
+    for (const std::string& key : from_outside) memory_.inputs += batch_ * keys_.bytes(key, shape_.draws);
+    held_ = memory_.resident() + memory_.inputs;
+    // Micro-batches after the first find the gradients of those before them.
+    if (shape_.accumulation > 1) held_ += memory_.gradients;
+  }
+
+  /// Keys that some stage at or after `from` reads before it is written again.
+  [[nodiscard]] std::set<std::string> read_from(std::size_t from) const {
+    std::set<std::string> read;
+    std::set<std::string> written;
+    for (std::size_t i = from; i < layout_.line.size(); ++i) {
+      for (const std::string& key : layout_.line[i].reads) {
+        if (!written.contains(key)) read.insert(key);
+      }
+      written.insert(layout_.line[i].writes.begin(), layout_.line[i].writes.end());
+    }
+    return read;
+  }
+
+  /// The frozen prefix goes `prefix_batch` samples at a time and lets go of every key after its last reader; what
+  /// lives at the boundary is put together for the whole batch.
+  void run_prefix() {
+    std::set<std::string> made(cut_.keys.begin(), cut_.keys.end());
+    const double samples = std::min(batch_, static_cast<double>(shape_.prefix_batch));
+    const std::set<std::string> at_boundary = read_from(first_grad_);
+    const auto kept = [&](const std::set<std::string>& names) {
+      double bytes = 0;
+      for (const std::string& key : names) bytes += made.contains(key) ? keys_.bytes(key, shape_.draws) : 0.0;
+      return bytes;
+    };
+    for (std::size_t i = cut_.stage; i < first_grad_; ++i) {
+      const StageInfo& stage = layout_.line[i];
+      std::set<std::string> alive = read_from(i);
+      std::erase_if(alive, [&](const std::string& key) { return !made.contains(key); });
+      made.insert(stage.writes.begin(), stage.writes.end());
+      double written = 0;
+      for (const std::string& key : stage.writes) written += keys_.bytes(key, shape_.draws);
+      const double workspace = scale() * stage.bytes.workspace.at(shape_.draws);
+      memory_.stages[i].keys = samples * written;
+      memory_.stages[i].workspace = samples * workspace;
+      memory_.workspace = std::max(memory_.workspace, samples * workspace);
+      const double others = (batch_ - samples) * kept(at_boundary);
+      note(MemoryPhase::frozen_prefix, stage.name, held_ + others + samples * (kept(alive) + written + workspace));
+    }
+    memory_.prefix = batch_ * kept(at_boundary);
+    made_ = std::move(made);
+  }
+
+  [[nodiscard]] double scale() const { return is_short(options_.compute) ? 0.5 : 1.0; }
+
+  [[nodiscard]] double saved_by(const StageInfo& stage) const {
+    double bytes = stage.bytes.saved.at(shape_.draws);
+    for (const SavedFor& saved : stage.bytes.saved_for) {
+      const bool needed = std::any_of(saved.parameters.begin(), saved.parameters.end(),
+                                      [this](const std::string& name) { return trains(name); });
+      if (needed) bytes += saved.bytes.at(shape_.draws);
+    }
+    return batch_ * scale() * bytes;
+  }
+
+  /// Every version of a key counts from when it is written; under grad it lives on when it is in the state at the end,
+  /// or when a stage that backward walks has read it.
+  void run_forward() {
+    std::map<std::string, double> current;  // keys in the state
+    double versions = 0;                    // replaced, but kept by autograd
+    double saved = 0;
+    const std::set<std::string> at_boundary = read_from(first_grad_);
+    for (const std::string& key : at_boundary) {
+      if (made_.contains(key)) current[key] = batch_ * keys_.bytes(key, shape_.draws);
+    }
+    std::set<std::string> kept;
+    const auto in_state = [&current] {
+      double bytes = 0;
+      for (const auto& [key, size] : current) bytes += size;
+      return bytes;
+    };
+    for (std::size_t i = first_grad_; i < layout_.line.size(); ++i) {
+      const StageInfo& stage = layout_.line[i];
+      const bool walks = plan_.line[i].backward_walks;
+      StageMemory& memory = memory_.stages[i];
+      if (walks && !shape_.checkpoint_activations) memory.saved = saved_by(stage);
+      memory.workspace = batch_ * scale() * stage.bytes.workspace.at(shape_.draws);
+      memory_.workspace = std::max(memory_.workspace, memory.workspace);
+      const double before = held_ + in_state() + versions + saved;
+      if (walks) kept.insert(stage.reads.begin(), stage.reads.end());
+      for (const std::string& key : stage.writes) {
+        const double size = batch_ * keys_.bytes(key, shape_.draws);
+        memory.keys += size;
+        if (current.contains(key) && kept.contains(key)) versions += current[key];
+        kept.erase(key);
+        current[key] = size;
+      }
+      saved += memory.saved;
+      note(MemoryPhase::forward, stage.name, before + memory.keys + std::max(memory.workspace, memory.saved));
+    }
+    double read_by_backward = 0;
+    for (const std::string& key : kept) {
+      if (current.contains(key)) read_by_backward += current[key];
+    }
+    memory_.activations = saved + versions + read_by_backward;
+    note(MemoryPhase::forward, layout_.line.empty() ? "" : layout_.line.back().name,
+         held_ + in_state() + versions + saved);
+  }
+
+  /// From the last stage to the boundary: activations go, gradients of parameters come.
+  void run_backward() {
+    double activations = memory_.activations;
+    double gradients = 0;
+    std::set<std::string> seen;
+    for (std::size_t i = layout_.line.size(); i-- > first_grad_;) {
+      if (!plan_.line[i].backward_walks) continue;
+      const StageInfo& stage = layout_.line[i];
+      for (const std::string& name : stage.parameters) {
+        if (trains(name) && seen.insert(name).second) {
+          gradients += kFloatBytes * static_cast<double>(parameters_.at(name)->numel());
+        }
+      }
+      const double again = shape_.checkpoint_activations ? saved_by(stage) : 0.0;
+      const double passing = memory_.stages[i].workspace;
+      const double found = shape_.accumulation > 1 ? 0.0 : gradients;
+      note(MemoryPhase::backward, stage.name, held_ + activations + found + again + passing);
+      activations -= memory_.stages[i].saved;
+    }
+  }
+
+  const ModelLayout& layout_;
+  const FreezePlan& plan_;
+  const PrefixCut& cut_;
+  const StepShape& shape_;
+  const MemoryOptions& options_;
+  Keys keys_;
+  double batch_;
+  std::size_t first_grad_;
+  std::unordered_map<std::string, const PlannedParameter*> parameters_;
+  std::set<std::string> made_;
+  double held_ = 0;
+  MemoryPlan memory_;
+};
+
+}  // namespace
+
+CacheFormat parse_cache_format(std::string_view text) {
+  if (text == "fp32") return CacheFormat::exact;
+  for (const CacheFormat format : {CacheFormat::exact, CacheFormat::bf16, CacheFormat::int8}) {
+    if (text == cache_format_name(format)) return format;
+  }
+  throw UsageError(
+      Problem{.where = "cache storage", .expected = "exact, bf16 or int8", .found = fmt::format("'{}'", text)});
+}
+
+std::string_view cache_format_name(CacheFormat format) {
+  switch (format) {
+    case CacheFormat::exact:
+      return "exact";
+    case CacheFormat::bf16:
+      return "bf16";
+    case CacheFormat::int8:
+      return "int8";
+  }
+  return "";
+}
+
+std::string_view memory_phase_name(MemoryPhase phase) {
+  switch (phase) {
+    case MemoryPhase::loading:
+      return "loading";
+    case MemoryPhase::frozen_prefix:
+      return "frozen prefix";
+    case MemoryPhase::forward:
+      return "forward";
+    case MemoryPhase::backward:
+      return "backward";
+    case MemoryPhase::update:
+      return "update";
+  }
+  return "";
+}
+
+MemoryPlan plan_memory(const ModelLayout& layout, const FreezePlan& plan, const PrefixCut& cut, const StepShape& shape,
+                       const MemoryOptions& options) {
+  shape.validate();
+  return Walk(layout, plan, cut, shape, options).run();
+}
+
+double saved_activations(const ModelLayout& layout, const FreezePlan& plan, const StepShape& shape,
+                         at::ScalarType compute) {
+  shape.validate();
+  const PrefixCut none;
+  const MemoryOptions options{.compute = compute};
+  return Walk(layout, plan, none, shape, options).saved();
+}
+
+double cache_bytes_per_sample(const ModelLayout& layout, const PrefixCut& cut, CacheFormat format,
+                              at::ScalarType compute) {
+  const Keys keys(layout, compute);
+  double bytes = 0;
+  for (const std::string& name : cut.keys) {
+    const KeyInfo& key = keys.at(name);
+    const auto elements = static_cast<double>(key.elements);
+    if (key.dtype != at::kFloat) {
+      bytes += elements * element_bytes(key.dtype);
+    } else if (format == CacheFormat::exact) {
+      bytes += elements * element_bytes(compute);
+    } else if (format == CacheFormat::bf16) {
+      bytes += elements * element_bytes(at::kBFloat16);
+    } else {
+      bytes += elements + kFloatBytes * elements / static_cast<double>(std::max<std::int64_t>(1, key.width));
+    }
+  }
+  return bytes;
+}
+
+Json MemoryPlan::to_json() const {
+  Json json{{"peak_bytes", peak},
+            {"peak_phase", memory_phase_name(peak_phase)},
+            {"peak_stage", peak_stage},
+            {"frozen_weights", frozen_weights},
+            {"trainable_weights", trainable_weights},
+            {"released_weights", released_weights},
+            {"gradients", gradients},
+            {"moments", moments},
+            {"ema", ema},
+            {"inputs", inputs},
+            {"prefix", prefix},
+            {"activations", activations},
+            {"workspace", workspace},
+            {"stages", Json::array()}};
+  for (const StageMemory& stage : stages) {
+    json["stages"].push_back(
+        Json{{"name", stage.name}, {"keys", stage.keys}, {"saved", stage.saved}, {"workspace", stage.workspace}});
+  }
+  return json;
+}
+
+}  // namespace thaw
