@@ -73,8 +73,7 @@ class Walk {
     return std::move(memory_);
   }
 
-  /// What autograd holds after the forward pass.
-  double saved() {
+  double activations() {
     run_prefix();
     run_forward();
     return memory_.activations;
@@ -196,69 +195,62 @@ class Walk {
     return batch_ * scale() * bytes;
   }
 
-  /// Every version of a key counts from when it is written; under grad it lives on when it is in the state at the end,
-  /// or when a stage that backward walks has read it.
+  /// The state holds every key until the forward pass is over; a version that is replaced lives on when backward reads
+  /// it.
   void run_forward() {
-    std::map<std::string, double> current;  // keys in the state
-    double versions = 0;                    // replaced, but kept by autograd
-    double saved = 0;
-    const std::set<std::string> at_boundary = read_from(first_grad_);
-    for (const std::string& key : at_boundary) {
-      if (made_.contains(key)) current[key] = batch_ * keys_.bytes(key, shape_.draws);
+    std::map<std::string, double> state;
+    for (const std::string& key : read_from(first_grad_)) {
+      if (made_.contains(key)) state[key] = batch_ * keys_.bytes(key, shape_.draws);
     }
-    std::set<std::string> kept;
-    const auto in_state = [&current] {
-      double bytes = 0;
-      for (const auto& [key, size] : current) bytes += size;
-      return bytes;
-    };
+    std::set<std::string> backward_reads;
+    double held = memory_.prefix;
     for (std::size_t i = first_grad_; i < layout_.line.size(); ++i) {
       const StageInfo& stage = layout_.line[i];
-      const bool walks = plan_.line[i].backward_walks;
       StageMemory& memory = memory_.stages[i];
-      if (walks && !shape_.checkpoint_activations) memory.saved = saved_by(stage);
       memory.workspace = batch_ * scale() * stage.bytes.workspace.at(shape_.draws);
-      memory_.workspace = std::max(memory_.workspace, memory.workspace);
-      const double before = held_ + in_state() + versions + saved;
-      if (walks) kept.insert(stage.reads.begin(), stage.reads.end());
+      if (plan_.line[i].backward_walks) {
+        if (!shape_.checkpoint_activations) memory.saved = saved_by(stage);
+        backward_reads.insert(stage.reads.begin(), stage.reads.end());
+      }
+      double replaced = 0;
       for (const std::string& key : stage.writes) {
         const double size = batch_ * keys_.bytes(key, shape_.draws);
         memory.keys += size;
-        if (current.contains(key) && kept.contains(key)) versions += current[key];
-        kept.erase(key);
-        current[key] = size;
+        if (state.contains(key) && !backward_reads.contains(key)) replaced += state[key];
+        backward_reads.erase(key);
+        state[key] = size;
       }
-      saved += memory.saved;
-      note(MemoryPhase::forward, stage.name, before + memory.keys + std::max(memory.workspace, memory.saved));
+      note(MemoryPhase::forward, stage.name, held_ + held + memory.keys + std::max(memory.workspace, memory.saved));
+      held += memory.keys + memory.saved - replaced;
+      memory_.workspace = std::max(memory_.workspace, memory.workspace);
     }
-    double read_by_backward = 0;
-    for (const std::string& key : kept) {
-      if (current.contains(key)) read_by_backward += current[key];
-    }
-    memory_.activations = saved + versions + read_by_backward;
-    note(MemoryPhase::forward, layout_.line.empty() ? "" : layout_.line.back().name,
-         held_ + in_state() + versions + saved);
+    memory_.activations = held;
   }
 
-  /// From the last stage to the boundary: activations go, gradients of parameters come.
+  /// From the last stage to the boundary. A stage finds what it and those before it saved and wrote; gradients of
+  /// parameters come.
   void run_backward() {
     double activations = memory_.activations;
     double gradients = 0;
     std::set<std::string> seen;
     for (std::size_t i = layout_.line.size(); i-- > first_grad_;) {
-      if (!plan_.line[i].backward_walks) continue;
       const StageInfo& stage = layout_.line[i];
-      for (const std::string& name : stage.parameters) {
-        if (trains(name) && seen.insert(name).second) {
-          gradients += kFloatBytes * static_cast<double>(parameters_.at(name)->numel());
+      const StageMemory& memory = memory_.stages[i];
+      activations -= memory.keys;
+      if (plan_.line[i].backward_walks) {
+        for (const std::string& name : stage.parameters) {
+          if (trains(name) && seen.insert(name).second) gradients += gradient_bytes(name);
         }
+        const double again = shape_.checkpoint_activations ? saved_by(stage) : 0.0;
+        const double found = shape_.accumulation > 1 ? 0.0 : gradients;
+        note(MemoryPhase::backward, stage.name, held_ + activations + found + again + memory.workspace);
       }
-      const double again = shape_.checkpoint_activations ? saved_by(stage) : 0.0;
-      const double passing = memory_.stages[i].workspace;
-      const double found = shape_.accumulation > 1 ? 0.0 : gradients;
-      note(MemoryPhase::backward, stage.name, held_ + activations + found + again + passing);
-      activations -= memory_.stages[i].saved;
+      activations -= memory.saved;
     }
+  }
+
+  [[nodiscard]] double gradient_bytes(const std::string& name) const {
+    return kFloatBytes * static_cast<double>(parameters_.at(name)->numel());
   }
 
   const ModelLayout& layout_;
@@ -320,12 +312,12 @@ MemoryPlan plan_memory(const ModelLayout& layout, const FreezePlan& plan, const 
   return Walk(layout, plan, cut, shape, options).run();
 }
 
-double saved_activations(const ModelLayout& layout, const FreezePlan& plan, const StepShape& shape,
-                         at::ScalarType compute) {
+double activation_bytes(const ModelLayout& layout, const FreezePlan& plan, const StepShape& shape,
+                        at::ScalarType compute) {
   shape.validate();
   const PrefixCut none;
   const MemoryOptions options{.compute = compute};
-  return Walk(layout, plan, none, shape, options).saved();
+  return Walk(layout, plan, none, shape, options).activations();
 }
 
 double cache_bytes_per_sample(const ModelLayout& layout, const PrefixCut& cut, CacheFormat format,

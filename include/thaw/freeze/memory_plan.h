@@ -54,7 +54,7 @@ struct MemoryPlan {
   double ema = 0.0;
   double inputs = 0.0;       ///< what begin() and add_draw() make of a batch
   double prefix = 0.0;       ///< what lives at the gradient boundary, for a batch
-  double activations = 0.0;  ///< kept for backward at the end of the forward pass, the keys among them
+  double activations = 0.0;  ///< after the forward pass: the keys in the state, and what autograd keeps beside them
   double workspace = 0.0;    ///< the most that a stage needs while it runs
   double peak = 0.0;
   MemoryPhase peak_phase = MemoryPhase::loading;
@@ -74,9 +74,8 @@ struct MemoryPlan {
 [[nodiscard]] double cache_bytes_per_sample(const ModelLayout& layout, const PrefixCut& cut, CacheFormat format,
                                             at::ScalarType compute);
 
-/// What autograd holds between forward and backward for `shape`, by stage and in all: activations that are no keys, and
-/// keys that backward reads. Parameters and what holds the loss apart.
-[[nodiscard]] double saved_activations(const ModelLayout& layout, const FreezePlan& plan, const StepShape& shape,
-                                       at::ScalarType compute = at::kFloat);
+/// MemoryPlan::activations of a step without a cache.
+[[nodiscard]] double activation_bytes(const ModelLayout& layout, const FreezePlan& plan, const StepShape& shape,
+                                      at::ScalarType compute = at::kFloat);
 
 }  // namespace thaw
