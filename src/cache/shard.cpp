@@ -156,7 +156,8 @@ class ShardReader {
   void check_identity(const std::string& identity) const {
     if (metadata(kSchemaKey) != kShardSchema) fail(kSchemaKey, std::string(kShardSchema), metadata(kSchemaKey));
     CacheIdentity written;
-    for (const auto& [name, value] : json_of(kFieldsKey).items()) {
+    const Json fields = json_of(kFieldsKey);
+    for (const auto& [name, value] : fields.items()) {
       if (!value.is_string()) fail(kFieldsKey, "texts", value.type_name());
       written.fields[name] = value.get<std::string>();
     }
@@ -202,6 +203,7 @@ class ShardReader {
   [[nodiscard]] std::vector<StoredTensor> stored_tensors(const Pieces& pieces, const Json& forms,
                                                          const std::string& where) const {
     std::vector<StoredTensor> tensors;
+    if (!forms.is_object()) fail("forms", "an object", forms.type_name());
     for (const auto& [key, piece] : pieces) {
       if (key.second) continue;
       StoredTensor tensor{.key = std::string(key.first), .dtype = piece->dtype, .shape = piece->shape};
