@@ -104,12 +104,20 @@ Packed keep(const std::string& key, const at::Tensor& tensor) {
           .scales = {}};
 }
 
+/// Whether no finite number becomes an infinity.
+bool fits_bf16(const at::Tensor& tensor, const at::Tensor& rounded) {
+  constexpr double kLargest = 0x1.fep127;
+  const auto [least, most] = at::aminmax(tensor);
+  if (least.item<double>() >= -kLargest && most.item<double>() <= kLargest) return true;
+  return at::equal(rounded.isfinite(), tensor.isfinite());
+}
+
 Packed as_bf16(const std::string& key, const at::Tensor& tensor) {
   Packed packed = keep(key, tensor);
   const bool wider = tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble;
-  if (!wider) return packed;
+  if (!wider || tensor.numel() == 0) return packed;
   at::Tensor rounded = tensor.to(at::kBFloat16);
-  if (!at::equal(rounded.isfinite(), tensor.isfinite())) return packed;
+  if (!fits_bf16(tensor, rounded)) return packed;
   packed.description.storage = CacheStorage::bf16;
   packed.values = std::move(rounded);
   return packed;

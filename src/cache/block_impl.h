@@ -21,6 +21,8 @@ struct StoredTensor {
   at::ScalarType dtype{};  ///< in the entry
   CacheStorage storage = CacheStorage::exact;
   std::vector<std::int64_t> shape;
+
+  friend bool operator==(const StoredTensor&, const StoredTensor&) = default;
 };
 
 struct Piece {

@@ -123,7 +123,7 @@ class ShardReader {
     data_begin_ = InputFile(path).size() - (tensors.empty() ? 0 : tensors.back().end);
   }
 
-  [[nodiscard]] std::vector<StoredEntry> entries() const {
+  [[nodiscard]] std::vector<StoredEntry> entries() {
     const Json list = json_of(kEntriesKey);
     if (!list.is_array()) fail(kEntriesKey, "a list", list.type_name());
     const auto pieces = pieces_by_entry(list.size());
@@ -186,7 +186,7 @@ class ShardReader {
     return pieces;
   }
 
-  [[nodiscard]] StoredEntry entry_of(const Json& json, const Pieces& pieces) const {
+  [[nodiscard]] StoredEntry entry_of(const Json& json, const Pieces& pieces) {
     const std::string where = fmt::format("{}, metadata '{}'", where_, kEntriesKey);
     if (pieces.empty()) fail(kEntriesKey, "tensors of every entry", "an entry without any");
     StoredEntry entry;
@@ -194,10 +194,17 @@ class ShardReader {
                  .text = json_field<std::string>(json, "text", where),
                  .view = json_field<std::int64_t>(json, "view", where)};
     entry.sha256 = json_field<std::string>(json, "sha256", where);
-    entry.layout = layouts_.intern(
-        std::make_shared<BlockLayout>(stored_tensors(pieces, json_field<Json>(json, "forms", where), where)));
+    entry.layout = layout_of(stored_tensors(pieces, json_field<Json>(json, "forms", where), where));
     entry.runs = runs_of(*entry.layout, pieces);
     return entry;
+  }
+
+  // Most entries are laid out as the one before, which is cheaper to see than to look up.
+  [[nodiscard]] std::shared_ptr<const BlockLayout> layout_of(std::vector<StoredTensor> tensors) {
+    if (last_layout_ == nullptr || last_layout_->tensors() != tensors) {
+      last_layout_ = layouts_.intern(std::make_shared<BlockLayout>(std::move(tensors)));
+    }
+    return last_layout_;
   }
 
   [[nodiscard]] std::vector<StoredTensor> stored_tensors(const Pieces& pieces, const Json& forms,
@@ -268,6 +275,7 @@ class ShardReader {
   std::string where_;
   std::uint64_t data_begin_ = 0;
   LayoutTable& layouts_;
+  std::shared_ptr<const BlockLayout> last_layout_;
 };
 
 }  // namespace
