@@ -24,7 +24,13 @@ struct CameraFile {
   std::filesystem::path path;
 };
 
-/// One camera. frames() is thread-safe.
+/// A frame of an episode.
+struct EpisodeFrame {
+  std::size_t episode = 0;
+  std::int64_t frame = 0;
+};
+
+/// One camera. All functions are thread-safe.
 class Camera {
  public:
   virtual ~Camera() = default;
@@ -33,6 +39,8 @@ class Camera {
   /// Frames `first <= n` of an episode, rising, as (3, H, W) uint8 each.
   [[nodiscard]] virtual std::vector<at::Tensor> frames(std::size_t episode,
                                                        const std::vector<std::int64_t>& frames) = 0;
+  /// Whether reading `next` right after `before` on the same thread goes on where that left off.
+  [[nodiscard]] virtual bool reads_on(const EpisodeFrame& before, const EpisodeFrame& next) const = 0;
 };
 
 /// Frames of mp4 files. Indexes every file and checks codec, size, rate and frame counts against info.json and the

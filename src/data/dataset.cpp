@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <set>
+#include <span>
 
 #include "dataset_digest_impl.h"
 #include "tables_impl.h"
@@ -39,8 +41,29 @@ Steps clamp_steps(const std::vector<std::int64_t>& deltas, std::int64_t frame, c
   return steps;
 }
 
+/// Copies rows one after the other into `out`, which has room for just them. (A dispatched operator for each of a
+/// sample's small columns took as long as decoding a small picture.)
+at::Tensor copy_rows(const at::Tensor& column, std::span<const std::int64_t> rows, at::Tensor out) {
+  const std::size_t row_bytes = out.nbytes() / rows.size();
+  const auto* from = static_cast<const std::byte*>(column.const_data_ptr());
+  auto* to = static_cast<std::byte*>(out.mutable_data_ptr());
+  for (const std::int64_t row : rows) {
+    std::memcpy(to, from + static_cast<std::size_t>(row) * row_bytes, row_bytes);
+    to += row_bytes;
+  }
+  return out;
+}
+
+/// One row, without a time axis. A copy: a transform may write into it.
+at::Tensor row_of(const at::Tensor& column, std::int64_t row) {
+  return copy_rows(column, {&row, 1}, at::empty(column.sizes().slice(1), column.scalar_type()));
+}
+
+/// (T) or (T, D…).
 at::Tensor rows_of(const at::Tensor& column, const std::vector<std::int64_t>& rows) {
-  return column.index_select(0, at::tensor(rows, at::kLong));
+  std::vector<std::int64_t> shape = column.sizes().vec();
+  shape.front() = static_cast<std::int64_t>(rows.size());
+  return copy_rows(column, rows, at::empty(shape, column.scalar_type()));
 }
 
 /// Pictures of the wanted frames; a frame wanted twice is decoded once, and decoding goes forward.
@@ -190,13 +213,18 @@ struct LeRobotDataset::Impl {
     for (const auto& [key, column] : tables->frames.columns) {
       const std::vector<std::int64_t>* deltas = deltas_of(key);
       if (deltas == nullptr) {
-        sample.tensors[key] = column.select(0, sample.index).clone();  // a transform may write into it
+        sample.tensors[key] = row_of(column, sample.index);
         continue;
       }
       const Steps steps = clamp_steps(*deltas, sample.index, episode);
       sample.tensors[key] = rows_of(column, steps.frames);
       sample.tensors[key + "_is_pad"] = steps.is_pad;
     }
+  }
+
+  [[nodiscard]] lerobot::EpisodeFrame picture_at(std::int64_t position) const {
+    const auto [episode, frame] = locate(position);
+    return {.episode = static_cast<std::size_t>(episode->index), .frame = frame - episode->from};
   }
 
   void add_pictures(Sample& sample, const Episode& episode) const {
@@ -248,6 +276,14 @@ Sample LeRobotDataset::sample(std::int64_t position) const {
 Sample LeRobotDataset::sample_without_images(std::int64_t position) const {
   const auto [episode, frame] = impl_->locate(position);
   return impl_->numbers(*episode, frame);
+}
+
+bool LeRobotDataset::reads_on(std::int64_t before, std::int64_t next) const {
+  const lerobot::EpisodeFrame last = impl_->picture_at(before);
+  const lerobot::EpisodeFrame frame = impl_->picture_at(next);
+  return std::any_of(impl_->cameras.begin(), impl_->cameras.end(), [&](const std::string& camera) {
+    return impl_->tables->cameras.at(camera)->reads_on(last, frame);
+  });
 }
 
 std::string LeRobotDataset::digest() const { return lerobot::dataset_digest(*impl_->tables); }

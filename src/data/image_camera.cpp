@@ -35,6 +35,11 @@ class ImageCamera final : public Camera {
     });
   }
 
+  /// Every picture is decoded for itself; what its row costs to find is little beside that.
+  [[nodiscard]] bool reads_on(const EpisodeFrame& /*before*/, const EpisodeFrame& /*next*/) const override {
+    return false;
+  }
+
  private:
   [[nodiscard]] at::Tensor read(ParquetBlobs& blobs, const DataFile& file, std::int64_t row) const {
     const std::string where = fmt::format("{} column '{}' row {}", file.label, feature_.name, row);

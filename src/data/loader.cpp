@@ -8,7 +8,8 @@ struct DataLoader::Impl {
         transform(std::move(function)),
         loader(
             dataset.size(), options, [this](std::int64_t position) { return dataset.sample(position); },
-            [this](std::vector<Sample> samples) { return std::any(batch_of(std::move(samples))); }) {}
+            [this](std::vector<Sample> samples) { return std::any(batch_of(std::move(samples))); },
+            [this](std::int64_t before, std::int64_t next) { return dataset.reads_on(before, next); }) {}
 
   [[nodiscard]] Batch batch_of(std::vector<Sample> samples) const {
     Batch batch = collate(samples);

@@ -7,12 +7,14 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <mutex>
 #include <numeric>
+#include <span>
 #include <thread>
 
 #include "thaw/core/error.h"
@@ -58,18 +60,31 @@ std::vector<std::size_t> reading_order(const std::vector<std::int64_t>& position
 
 /// One batch on its way. Fields are guarded by the loader's mutex, except the samples a worker is filling.
 struct Job {
-  explicit Job(std::vector<std::int64_t> wanted)
+  explicit Job(std::vector<std::int64_t> wanted, const OrderedLoader::ReadsOn& reads_on)
       : positions(std::move(wanted)),
         order(reading_order(positions)),
         samples(positions.size()),
         errors(positions.size()),
-        left(positions.size()) {}
+        left(positions.size()) {
+    for (std::size_t i = 1; i < order.size(); ++i) {
+      if (!reads_on || !reads_on(positions[order[i - 1]], positions[order[i]])) run_ends.push_back(i);
+    }
+    run_ends.push_back(order.size());
+  }
+
+  /// The slots of the next run, in the order they are read.
+  std::span<const std::size_t> take_run() {
+    const std::size_t begin = run == 0 ? 0 : run_ends[run - 1];
+    const std::size_t end = run_ends[run++];
+    return std::span(order).subspan(begin, end - begin);
+  }
 
   std::vector<std::int64_t> positions;
   std::vector<std::size_t> order;
+  std::vector<std::size_t> run_ends;  // in `order`; a run is read by one worker
   std::vector<Sample> samples;
   std::vector<std::exception_ptr> errors;  // by slot
-  std::size_t started = 0;
+  std::size_t run = 0;                     // the first that nobody reads yet
   std::size_t left;
   bool done = false;
   std::any batch;
@@ -86,10 +101,11 @@ void LoaderOptions::validate() const {
 }
 
 struct OrderedLoader::Impl {
-  Impl(std::int64_t size, const LoaderOptions& wanted, Read reading, Gather gathering)
+  Impl(std::int64_t size, const LoaderOptions& wanted, Read reading, Gather gathering, ReadsOn reading_on)
       : options(wanted),
         read(std::move(reading)),
         gather(std::move(gathering)),
+        reads_on(std::move(reading_on)),
         sampler({.size = size, .batch_size = options.batch_size, .shuffle = options.shuffle, .seed = options.seed}),
         next_number(options.first_batch) {}
 
@@ -143,10 +159,10 @@ struct OrderedLoader::Impl {
   /// A batch with a sample nobody reads yet; a new one while fewer than `prefetch` are under way; or null.
   std::shared_ptr<Job> job_with_work() {
     for (const auto& job : jobs) {
-      if (job->started < job->order.size()) return job;
+      if (job->run < job->run_ends.size()) return job;
     }
     if (jobs.size() >= static_cast<std::size_t>(options.prefetch)) return nullptr;
-    jobs.push_back(std::make_shared<Job>(next_positions()));
+    jobs.push_back(std::make_shared<Job>(next_positions(), reads_on));
     return jobs.back();
   }
 
@@ -158,11 +174,15 @@ struct OrderedLoader::Impl {
       std::shared_ptr<Job> job;
       work_waits.wait(lock, [&] { return stopping || (job = job_with_work()) != nullptr; });
       if (stopping) return;
-      const std::size_t slot = job->order[job->started++];
+      const std::span<const std::size_t> run = job->take_run();
       lock.unlock();
-      read_slot(*job, slot);
+      for (const std::size_t slot : run) {
+        if (stopping) return;
+        read_slot(*job, slot);
+      }
       lock.lock();
-      if (--job->left > 0) continue;
+      job->left -= run.size();
+      if (job->left > 0) continue;
       lock.unlock();
       finish(*job);
       lock.lock();
@@ -183,7 +203,7 @@ struct OrderedLoader::Impl {
 
   std::shared_ptr<Job> read_now() {
     const at::NoGradGuard no_grad;
-    auto job = std::make_shared<Job>(next_positions());
+    auto job = std::make_shared<Job>(next_positions(), reads_on);
     for (const std::size_t slot : job->order) read_slot(*job, slot);
     finish(*job);
     return job;
@@ -200,6 +220,7 @@ struct OrderedLoader::Impl {
   LoaderOptions options;
   Read read;
   Gather gather;
+  ReadsOn reads_on;
   Sampler sampler;
   double waited = 0.0;
 
@@ -210,13 +231,14 @@ struct OrderedLoader::Impl {
   std::int64_t next_number;
   std::vector<std::int64_t> order;
   std::int64_t order_epoch = -1;
-  bool stopping = false;
+  std::atomic<bool> stopping = false;
   std::vector<std::jthread> workers;  // last: they use everything above
 };
 
-OrderedLoader::OrderedLoader(std::int64_t size, const LoaderOptions& options, Read read, Gather gather) {
+OrderedLoader::OrderedLoader(std::int64_t size, const LoaderOptions& options, Read read, Gather gather,
+                             ReadsOn reads_on) {
   options.validate();
-  impl_ = std::make_unique<Impl>(size, options, std::move(read), std::move(gather));
+  impl_ = std::make_unique<Impl>(size, options, std::move(read), std::move(gather), std::move(reads_on));
   impl_->start();
 }
 

@@ -1,11 +1,13 @@
-/// Open readers kept for the next request: at most one a thread is in use on a file, and a bounded number wait.
+/// Open readers kept for the next request: one a file and thread, and a bounded number wait. A thread gets its own
+/// back, which stands where that thread stopped reading: another's would have to seek, and so would the other thread
+/// next.
 #pragma once
 
 #include <cstddef>
 #include <list>
 #include <memory>
 #include <mutex>
-#include <utility>
+#include <thread>
 
 namespace thaw::lerobot {
 
@@ -14,8 +16,8 @@ class ReaderPool {
  public:
   explicit ReaderPool(std::size_t capacity) : capacity_(capacity) {}
 
-  /// `use(reader)` with a reader of `key` that nobody else uses: the one that waited shortest, or a new one from
-  /// `make()`. When `use` throws, the reader is thrown away: its place in the file is not known any more.
+  /// `use(reader)` with this thread's reader of `key`, or a new one from `make()`. When `use` throws, the reader is
+  /// thrown away: its place in the file is not known any more.
   template <class Make, class Use>
   auto with(const Key& key, Make&& make, Use&& use) {
     std::unique_ptr<Reader> reader = take(key);
@@ -26,11 +28,17 @@ class ReaderPool {
   }
 
  private:
+  struct Waiting {
+    Key key;
+    std::thread::id thread;  // ended threads leave theirs to a later thread of the same id, or to be closed
+    std::unique_ptr<Reader> reader;
+  };
+
   std::unique_ptr<Reader> take(const Key& key) {
     const std::lock_guard lock(mutex_);
     for (auto entry = waiting_.begin(); entry != waiting_.end(); ++entry) {
-      if (entry->first != key) continue;
-      std::unique_ptr<Reader> reader = std::move(entry->second);
+      if (entry->key != key || entry->thread != std::this_thread::get_id()) continue;
+      std::unique_ptr<Reader> reader = std::move(entry->reader);
       waiting_.erase(entry);
       return reader;
     }
@@ -40,15 +48,15 @@ class ReaderPool {
   void give_back(const Key& key, std::unique_ptr<Reader> reader) {
     std::unique_ptr<Reader> closed_outside_the_lock;
     const std::lock_guard lock(mutex_);
-    waiting_.emplace_front(key, std::move(reader));
+    waiting_.push_front({.key = key, .thread = std::this_thread::get_id(), .reader = std::move(reader)});
     if (waiting_.size() <= capacity_) return;
-    closed_outside_the_lock = std::move(waiting_.back().second);
+    closed_outside_the_lock = std::move(waiting_.back().reader);
     waiting_.pop_back();
   }
 
   std::size_t capacity_;
   std::mutex mutex_;
-  std::list<std::pair<Key, std::unique_ptr<Reader>>> waiting_;  // used last first
+  std::list<Waiting> waiting_;  // used last first
 };
 
 }  // namespace thaw::lerobot

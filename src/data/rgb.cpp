@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "rgb_impl.h"
+#include "yuv420_impl.h"
 
 extern "C" {
 #include <libavutil/pixdesc.h>
@@ -24,7 +25,7 @@ bool is_full_range(const AVFrame& frame) {
   return old_full_format || frame.color_range == AVCOL_RANGE_JPEG;
 }
 
-int coefficients(AVColorSpace space) {
+int coefficients_of(AVColorSpace space) {
   switch (space) {
     case AVCOL_SPC_BT709:
       return SWS_CS_ITU709;
@@ -42,7 +43,7 @@ int coefficients(AVColorSpace space) {
 
 void set_colours(SwsContext* context, const AVFrame& frame) {
   constexpr int kFixedPointOne = 1 << 16;
-  const int* table = sws_getCoefficients(coefficients(frame.colorspace));
+  const int* table = sws_getCoefficients(coefficients_of(frame.colorspace));
   // Formats that are no YUV have no such details; swscale then says so and converts as it should.
   sws_setColorspaceDetails(context, table, is_full_range(frame) ? 1 : 0, table, 1, 0, kFixedPointOne, kFixedPointOne);
 }
@@ -88,14 +89,24 @@ void RgbConverter::prepare(const AVFrame& frame) {
   packed_.resize(static_cast<std::size_t>(row_bytes(width_)) * height_ + kRowAlignment);
 }
 
-at::Tensor RgbConverter::convert(const AVFrame& frame) {
+void RgbConverter::convert_through_swscale(const AVFrame& frame, std::uint8_t* planes) {
   prepare(frame);
   const int stride = row_bytes(width_);
   std::uint8_t* rows[] = {packed_.data()};
   const int strides[] = {stride};
   sws_scale(context_.get(), frame.data, frame.linesize, 0, height_, rows, strides);
-  at::Tensor image = at::empty({3, height_, width_}, at::kByte);
-  to_planes(packed_.data(), stride, height_, width_, image.mutable_data_ptr<std::uint8_t>());
+  to_planes(packed_.data(), stride, height_, width_, planes);
+}
+
+at::Tensor RgbConverter::convert(const AVFrame& frame) {
+  at::Tensor image = at::empty({3, frame.height, frame.width}, at::kByte);
+  auto* planes = image.mutable_data_ptr<std::uint8_t>();
+  if (is_plain_yuv420(frame)) {
+    const int* table = sws_getCoefficients(coefficients_of(frame.colorspace));
+    yuv420_to_planes(frame, yuv_coefficients(table, is_full_range(frame)), planes);
+  } else {
+    convert_through_swscale(frame, planes);
+  }
   return image;
 }
 

@@ -9,8 +9,9 @@
 
 namespace thaw::lerobot {
 
-/// Converts through swscale. A stream that says nothing about its colours is BT.601, limited range, as every reader of
-/// LeRobot videos takes it. Not thread-safe.
+/// Converts as swscale does: 8-bit 4:2:0, which nearly every video is, by itself, the rest through swscale. A stream
+/// that says nothing about its colours is BT.601, limited range, as every reader of LeRobot videos takes it. Not
+/// thread-safe.
 class RgbConverter {
  public:
   /// (3, H, W) uint8. @throws FormatError for a pixel format swscale cannot read
@@ -18,6 +19,7 @@ class RgbConverter {
 
  private:
   void prepare(const AVFrame& frame);
+  void convert_through_swscale(const AVFrame& frame, std::uint8_t* planes);
 
   Av<SwsContext> context_;
   int width_ = 0;

@@ -40,6 +40,12 @@ class VideoCamera final : public Camera {
     });
   }
 
+  [[nodiscard]] bool reads_on(const EpisodeFrame& before, const EpisodeFrame& next) const override {
+    const Span& last = spans_[before.episode];
+    const Span& span = spans_[next.episode];
+    return last.file == span.file && files_[span.file]->reads_on(last.first + before.frame, span.first + next.frame);
+  }
+
  private:
   std::vector<std::shared_ptr<const VideoIndex>> files_;
   std::vector<Span> spans_;  // by episode

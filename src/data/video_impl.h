@@ -33,6 +33,8 @@ struct VideoIndex {
   /// The last key frame at or before frame `ordinal`.
   [[nodiscard]] const Key& key_of(std::int64_t ordinal) const;
   [[nodiscard]] std::int64_t ordinal_of(std::int64_t time) const;
+  /// Whether decoding on from frame `last` to frame `ordinal` is no dearer than starting at its key frame.
+  [[nodiscard]] bool reads_on(std::int64_t last, std::int64_t ordinal) const;
 };
 
 /// Reads the sample tables, not the pictures. @throws IoError; FormatError naming `label`: no MP4, cut off, no video or

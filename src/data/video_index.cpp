@@ -10,6 +10,9 @@
 namespace thaw::lerobot {
 namespace {
 
+/// A seek costs about as much as decoding this many more frames.
+constexpr std::int64_t kSeekCost = 2;
+
 [[noreturn]] void refuse(const std::string& label, const std::string& expected, const std::string& found,
                          const std::string& fix = {}) {
   throw FormatError(Problem{.where = label, .expected = expected, .found = found, .fix = fix});
@@ -103,6 +106,12 @@ const VideoIndex::Key& VideoIndex::key_of(std::int64_t ordinal) const {
 
 std::int64_t VideoIndex::ordinal_of(std::int64_t time) const {
   return std::lower_bound(pts.begin(), pts.end(), time) - pts.begin();
+}
+
+bool VideoIndex::reads_on(std::int64_t last, std::int64_t ordinal) const {
+  if (ordinal <= last) return false;
+  const std::int64_t from_key = ordinal - ordinal_of(key_of(ordinal).pts) + 1;
+  return ordinal - last <= from_key + kSeekCost;
 }
 
 VideoIndex index_video(const std::filesystem::path& path, const std::string& label) {

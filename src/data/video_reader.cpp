@@ -8,9 +8,6 @@
 namespace thaw::lerobot {
 namespace {
 
-/// A seek costs about as much as decoding this many more frames.
-constexpr std::int64_t kSeekCost = 2;
-
 /// FFmpeg's own AV1 decoder needs hardware; the others are the default ones.
 const AVCodec* find_decoder(AVCodecID id) {
   return id == AV_CODEC_ID_AV1 ? avcodec_find_decoder_by_name("libdav1d") : avcodec_find_decoder(id);
@@ -62,13 +59,6 @@ struct VideoReader::Impl {
                               .found = found});
   }
 
-  /// Whether going on from the last frame is no dearer than starting at the key frame.
-  [[nodiscard]] bool is_ahead(std::int64_t ordinal) const {
-    if (last < 0 || ordinal <= last) return false;
-    const std::int64_t from_key = ordinal - index->ordinal_of(index->key_of(ordinal).pts) + 1;
-    return ordinal - last <= from_key + kSeekCost;
-  }
-
   void start_at_key_of(std::int64_t ordinal) {
     avcodec_flush_buffers(decoder.get());
     file.seek(index->key_of(ordinal).dts);
@@ -106,7 +96,7 @@ struct VideoReader::Impl {
 
   at::Tensor read(std::int64_t ordinal) {
     const std::int64_t wanted = index->pts.at(static_cast<std::size_t>(ordinal));
-    const bool ahead = is_ahead(ordinal);
+    const bool ahead = last >= 0 && index->reads_on(last, ordinal);
     last = -1;  // until the frame is there, the place in the file is not known
     if (!ahead) start_at_key_of(ordinal);
     std::int64_t time = AV_NOPTS_VALUE;

@@ -104,6 +104,26 @@ TEST(Dataset, OnlyTheChosenCamerasAreDecoded) {
   EXPECT_FALSE(dataset.with({.decode_images = false}).sample(0).tensors.contains("observation.images.wrist"));
 }
 
+TEST(Dataset, ReadingOnIsWorthItUpToTheNextButOneKeyFrame) {
+  const LeRobotDataset dataset = LeRobotDataset::open(given_set("v30_av1"));  // a key frame every other frame
+  EXPECT_TRUE(dataset.reads_on(0, 1));
+  EXPECT_TRUE(dataset.reads_on(1, 2));
+  EXPECT_TRUE(dataset.reads_on(0, 3));
+  EXPECT_FALSE(dataset.reads_on(0, 4));
+  EXPECT_FALSE(dataset.reads_on(5, 5)) << "a decoder cannot give a picture twice";
+  EXPECT_FALSE(dataset.reads_on(5, 4));
+  EXPECT_FALSE(dataset.with({.decode_images = false}).reads_on(0, 1));
+  EXPECT_FALSE(LeRobotDataset::open(given_set("v30_png")).reads_on(0, 1)) << "pictures of their own";
+  EXPECT_THAT(message_of<UsageError>([&] { static_cast<void>(dataset.reads_on(0, 442)); }), HasSubstr("found 442"));
+}
+
+TEST(Dataset, NoReaderGoesOnIntoAnotherFile) {
+  const LeRobotDataset dataset = LeRobotDataset::open(given_set("v21_av1"));  // a file an episode
+  const std::int64_t second = dataset.episodes()[1].from;
+  EXPECT_TRUE(dataset.reads_on(second - 2, second - 1));
+  EXPECT_FALSE(dataset.reads_on(second - 1, second));
+}
+
 TEST(Dataset, SampleWithoutImagesIsTheSampleLessItsCameras) {
   const LeRobotDataset dataset = LeRobotDataset::open(
       given_set("v30_av1"), {.episodes = {2, 5}, .deltas = {{"action", {0, 1, 2, 3}}, {kCorner, {-1, 0}}}});

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 
 #include <atomic>
+#include <chrono>
+#include <map>
+#include <mutex>
 #include <thread>
 
 #include "core/throws.h"
@@ -61,6 +64,32 @@ TEST(OrderedLoader, ReadsAndGathersOnTheWorkers) {
       });
   EXPECT_EQ(next_of(loader).size(), 4U);
   EXPECT_EQ(here, 0);
+}
+
+TEST(OrderedLoader, NeighboursThatReadOnAreReadInOrderByOneWorker) {
+  const auto same_file = [](std::int64_t before, std::int64_t next) { return before / 4 == next / 4; };
+  std::mutex mutex;
+  std::map<std::int64_t, std::vector<std::pair<std::thread::id, std::int64_t>>> reads;  // by file
+  const auto read = [&](std::int64_t position) {
+    {
+      const std::lock_guard lock(mutex);
+      reads[position / 4].emplace_back(std::this_thread::get_id(), position);
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(300));  // the others would take the rest
+    return numbered(position);
+  };
+  OrderedLoader loader(24, {.batch_size = 24, .workers = 3, .prefetch = 1}, read, positions_of, same_file);
+  const std::vector<std::int64_t> batch = next_of(loader);
+  const std::lock_guard lock(mutex);  // the next batch may have begun
+  ASSERT_EQ(reads.size(), 6U);
+  for (const auto& [file, of_file] : reads) {
+    ASSERT_GE(of_file.size(), 4U);
+    for (std::size_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(of_file[i].first, of_file[0].first) << "file " << file;
+      EXPECT_EQ(of_file[i].second, 4 * file + static_cast<std::int64_t>(i));
+    }
+  }
+  EXPECT_EQ(batch, Sampler({.size = 24, .batch_size = 24}).positions(0)) << "the batch is in its own order";
 }
 
 TEST(OrderedLoader, FirstFailedSampleOfABatchIsTheOneReportedAndTheRestGoesOn) {

@@ -75,6 +75,10 @@ class LeRobotDataset {
   /// @throws UsageError (position)
   [[nodiscard]] Sample sample_without_images(std::int64_t position) const;
 
+  /// Whether sample(next) right after sample(before) on the same thread goes on decoding where that left off (in some
+  /// camera), and so is cheaper than by itself. @throws UsageError (position)
+  [[nodiscard]] bool reads_on(std::int64_t before, std::int64_t next) const;
+
   /// A numeric feature of all selected frames: (size()) for scalars, else (size(), D…), in the declared dtype.
   /// @throws UsageError with the nearest names
   [[nodiscard]] at::Tensor column(const std::string& key) const;

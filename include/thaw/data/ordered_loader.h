@@ -29,8 +29,12 @@ class OrderedLoader {
   /// Makes a batch of its samples, which come in the batch's order. Runs on the worker, under no-grad.
   using Gather = std::function<std::any(std::vector<Sample>)>;
 
+  /// Whether reading `next` right after `before` on the same thread is cheaper than by itself. Of a batch's positions
+  /// in rising order, such neighbours are then read by one worker in one go.
+  using ReadsOn = std::function<bool(std::int64_t before, std::int64_t next)>;
+
   /// Order: Sampler over `size` positions. @throws UsageError when `size` or an option is out of range
-  OrderedLoader(std::int64_t size, const LoaderOptions& options, Read read, Gather gather);
+  OrderedLoader(std::int64_t size, const LoaderOptions& options, Read read, Gather gather, ReadsOn reads_on = {});
   ~OrderedLoader();
   OrderedLoader(const OrderedLoader&) = delete;
   OrderedLoader& operator=(const OrderedLoader&) = delete;
