@@ -1,0 +1,555 @@
+#!/usr/bin/env python3
+"""Measures thaw beside LeRobot 0.6.1 and writes docs/benchmarks.json and docs/benchmarks.md. Run by scripts/bench-peers.
+
+Both sides run as processes that stay, and take turns: A B A B … A figure is the median over the rounds; a ratio is one of two
+medians of the same part. Figures of parts that were not measured this time stay as they were, unless the machine is another.
+A part whose process dies is reported, the others go on, and the exit code is 1.
+"""
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import select
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKENIZER = ROOT / "tests/golden/checkpoint_smolvla/tokenizer"
+DATA_96 = ROOT / "tests/data/metaworld_tiny/v30_av1"
+SETTING = {
+    "policy": "SmolVLA, published size, random weights", "cameras": "2 of 512x512", "precision": "fp32", "threads": 2,
+    "batch_size": 4, "language_tokens": 48, "action_chunk": 50, "freeze": "LeRobot's default (expert and state_proj train)",
+    "sampling": "batch 1, 10 steps", "data": "batch 32, two cameras, random order, 2 workers",
+}
+THREADS, BATCH = SETTING["threads"], SETTING["batch_size"]
+
+
+class Figure:
+    """One ratio: which part measures it, what it should be, and how it is worded."""
+
+    def __init__(self, name, part, aim, words, unit, scale=1.0):
+        self.name, self.part, self.words, self.unit, self.scale = name, part, words, unit, scale
+        self.sign, self.bound = aim
+
+    def holds(self, value: float) -> bool:
+        return value <= self.bound if self.sign == "<=" else value >= self.bound
+
+    def aim(self) -> str:
+        return f"{'≤' if self.sign == '<=' else '≥'} {self.bound:.3g}"
+
+
+FIGURES = [
+    Figure("uncached_step", "uncached", ("<=", 0.85), "training step, nothing cached", "s", 1e-3),
+    Figure("vision_cache_step", "cached", ("<=", 1 / 5), "training step, vision output cached", "s", 1e-3),
+    Figure("kv_cache_step", "cached", ("<=", 1 / 11), "training step, all prefix keys and values cached", "s", 1e-3),
+    Figure("sampling", "uncached", ("<=", 0.80), "sampling an action chunk", "s", 1e-3),
+    Figure("draws4", "cached", ("<=", 0.45), "one step of 4 draws, against four of 1 (both thaw, vision cached)", "s", 1e-3),
+    Figure("data_96", "data_96", (">=", 3.0), "loader, 96x96 AV1", "frames/s"),
+    Figure("data_480", "data_480", (">=", 1.5), "loader, 480x480 AV1", "frames/s"),
+    Figure("peak_memory", "uncached", ("<=", 0.85), "peak memory of training, nothing cached", "GB", 1e-9),
+    Figure("peak_memory_kv", "cached", ("<=", 0.60), "peak memory of training, keys and values cached", "GB", 1e-9),
+    Figure("plan_memory_error", "plan", ("<=", 0.05), "thaw plan's peak memory against the measured (largest error)", "GB", 1e-9),
+    Figure("gemm_share_vision", "uncached", (">=", 0.90), "vision tower, share of the GEMM rate of its shapes", "GFLOP/s"),
+    Figure("gemm_share_expert", "cached", (">=", 0.60), "step with cached keys and values, share of the GEMM rate", "GFLOP/s"),
+]
+PARTS = ["uncached", "cached", "data_96", "data_480"]
+
+
+def say(text: str) -> None:
+    print(f"bench-peers: {text}", file=sys.stderr, flush=True)
+
+
+def environment() -> dict:
+    return {**os.environ, "OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
+
+
+# --------------------------------------------------------------------------- processes that take turns
+class ChildFailed(Exception):
+    pass
+
+
+class Child:
+    """A process that answers a line with a line of JSON. Its stderr is kept for when it dies."""
+
+    def __init__(self, name: str, command: list, log: Path, timeout: float = 600.0):
+        self.name, self.timeout, self.buffer = name, timeout, b""
+        self.log = log
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=log.open("wb"), env=environment())
+        begin = time.monotonic()
+        self.facts = self.answer()
+        say(f"{name} is ready after {time.monotonic() - begin:.0f} s")
+
+    def fail(self, what: str):
+        self.process.poll()
+        tail = self.log.read_text(errors="replace").strip().splitlines()[-12:]
+        raise ChildFailed(f"{self.name}: {what} (exit code {self.process.returncode})\n  " + "\n  ".join(tail))
+
+    def answer(self) -> dict:
+        deadline = time.monotonic() + self.timeout
+        while b"\n" not in self.buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                self.fail(f"no answer within {self.timeout:.0f} s")
+            piece = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not piece:
+                try:
+                    self.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    pass
+                self.fail("ended")
+            self.buffer += piece
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            self.fail(f"answered {line[:200]!r}")
+        if "error" in answer:
+            self.fail(answer["error"])
+        return answer
+
+    def ask(self, word: str) -> dict:
+        try:
+            self.process.stdin.write(word.encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError:
+            self.fail("ended")
+        return self.answer()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self.process.stdin.close()
+            self.process.wait(20)
+        except (OSError, subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+def take_turns(turns: list, rounds: int) -> dict:
+    """turns: (name, child, command). Every round asks each in order; name -> list of answers."""
+    answers = {name: [] for name, _, _ in turns}
+    for number in range(rounds):
+        for name, child, command in turns:
+            answers[name].append(child.ask(command))
+        shown = ", ".join(f"{name} {answers[name][-1].get('total_ms', answers[name][-1].get('frames_per_s', 0)):.0f}"
+                          for name, _, _ in turns)
+        say(f"round {number + 1} of {rounds}: {shown}")
+    return answers
+
+
+def warm_up(child: Child) -> None:
+    """Two steps, and the peak so far is forgotten: packing weights and the loader's first batches are no steady step."""
+    child.ask("go"), child.ask("go"), child.ask("mark")
+
+
+def median(answers: list, key: str) -> float:
+    return statistics.median(answer[key] for answer in answers)
+
+
+# --------------------------------------------------------------------------- what is measured
+class Bench:
+    def __init__(self, a: argparse.Namespace, work: Path):
+        self.a, self.work = a, work
+        self.thaw, self.python = a.thaw, Path(sys.executable)
+
+    def run(self, command: list) -> str:
+        log = self.work / "setup.log"
+        with log.open("ab") as err:
+            done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=err, text=True, env=environment())
+        if done.returncode != 0:
+            tail = log.read_text(errors="replace").strip().splitlines()[-12:]
+            raise ChildFailed(f"{shlex.join(str(w) for w in command)} ended with {done.returncode}\n  " + "\n  ".join(tail))
+        return done.stdout
+
+    # --- inputs
+    def dataset(self, name: str, *flags) -> Path:
+        folder = self.work / name
+        if not folder.exists():
+            say(f"recording {name}")
+            self.run([self.python, ROOT / "scripts/bench_dataset.py", "--out", folder, *flags])
+        return folder
+
+    def frames(self) -> Path:
+        """One batch of lossless 512x512 pictures: both sides see the same pixels."""
+        return self.dataset("frames_512", "--size", 512, "--codec", "png", "--episodes", 1, "--frames", BATCH)
+
+    def checkpoint(self) -> Path:
+        folder = self.work / "checkpoint"
+        if not folder.exists():
+            say("writing a checkpoint of the published size")
+            self.run([self.thaw, "init", "--config", "smolvla", "--dataset", self.frames(), "--tokenizer", TOKENIZER,
+                      "--output", folder])
+        return folder
+
+    # --- processes
+    def thaw_child(self, name: str, what: str, *flags) -> Child:
+        command = [self.thaw, "bench", what, *flags, "--threads", THREADS, "--interactive"]
+        return Child(name, command, self.work / f"{name}.log")
+
+    def step_child(self, name: str, *flags) -> Child:
+        return self.thaw_child(name, "step", "--policy", self.checkpoint(), "--dataset", self.frames(), "--batch-size", BATCH,
+                               "--precision", "fp32", *flags)
+
+    def lerobot_child(self, name: str, what: str, *flags) -> Child:
+        command = [self.python, ROOT / "scripts/bench_lerobot.py", what, "--checkpoint", self.checkpoint(), "--threads", THREADS]
+        return Child(name, [*command, *flags], self.work / f"{name}.log")
+
+    def inputs(self) -> Path:
+        return self.work / "inputs.safetensors"
+
+    # --- parts
+    def uncached(self) -> dict:
+        with ExitStack() as stack:
+            step = stack.enter_context(self.step_child("thaw_step", "--write-inputs", self.inputs()))
+            sample = stack.enter_context(
+                self.thaw_child("thaw_sample", "sample", "--policy", self.checkpoint(), "--inputs", self.inputs()))
+            peer = stack.enter_context(self.lerobot_child("lerobot", "policy", "--inputs", self.inputs()))
+            chunks = {"thaw": sample.ask("go")["chunk_first"], "lerobot": peer.ask("sample")["chunk_first"]}
+            losses = {"thaw": step.ask("go")["loss"], "lerobot": peer.ask("step")["loss"]}
+            agreement = agree(losses, chunks)
+            step.ask("mark"), peer.ask("mark")
+            turns = [("lerobot_step", peer, "step"), ("thaw_step", step, "go"), ("lerobot_sample", peer, "sample"),
+                     ("thaw_sample", sample, "go"), ("gemm", step, "gemm")]
+            answers = take_turns(turns, self.a.rounds)
+            return {"agreement": agreement, "facts": {"thaw": step.facts, "lerobot": peer.facts}, "rounds": answers,
+                    "predicted": {"thaw_step": self.predicted("none")}}
+
+    def cached(self) -> dict:
+        if not self.inputs().exists():  # written by the uncached part otherwise
+            with self.step_child("thaw_inputs", "--write-inputs", self.inputs()):
+                pass
+        with ExitStack() as stack:
+            children = {}
+            for name, flags in {"vision": ("--cache", "vision"), "vision_draws4": ("--cache", "vision", "--draws", 4),
+                                "kv": ("--cache", "kv")}.items():
+                children[name] = stack.enter_context(self.step_child(f"thaw_{name}", *flags))
+                warm_up(children[name])
+            peer = stack.enter_context(self.lerobot_child("lerobot", "policy", "--inputs", self.inputs()))
+            peer.ask("step"), peer.ask("mark")
+            turns = [("lerobot_step", peer, "step")] + [(f"thaw_{name}", child, "go") for name, child in children.items()]
+            answers = take_turns([*turns, ("gemm", children["kv"], "gemm")], self.a.rounds)
+            return {"facts": {**{name: child.facts for name, child in children.items()}, "lerobot": peer.facts},
+                    "rounds": answers,
+                    "predicted": {"thaw_vision": self.predicted("vision"), "thaw_kv": self.predicted("kv")}}
+
+    def data(self, dataset: Path, batches: int) -> dict:
+        flags = ("--dataset", dataset, "--batch-size", 32, "--batches", batches)
+        with ExitStack() as stack:
+            peer = stack.enter_context(self.lerobot_child("lerobot_data", "data", "--workers", 2, *flags))
+            mine = stack.enter_context(self.thaw_child("thaw_data", "data", "--num-workers", 2, *flags))
+            mine.ask("go")
+            answers = take_turns([("lerobot", peer, "data"), ("thaw", mine, "go")], self.a.rounds)
+            return {"facts": {"thaw": mine.facts, "lerobot": peer.facts}, "rounds": answers}
+
+    def data_96(self) -> dict:
+        return self.data(DATA_96, 20)
+
+    def data_480(self) -> dict:
+        return self.data(self.dataset("frames_480", "--size", 480, "--codec", "av1", "--episodes", 4, "--frames", 40), 10)
+
+    def predicted(self, cache: str, draws: int = 1) -> dict:
+        """What `thaw plan` says beforehand: bytes above the process itself, and seconds."""
+        plan = json.loads(self.run([self.thaw, "plan", "--policy", self.checkpoint(), "--batch-size", BATCH, "--draws", draws,
+                                    "--precision", "fp32", "--cache", cache, "--json"]))
+        forecast = next(f for f in plan["forecasts"] if f["cut"]["kind"] == cache)
+        return {"peak_bytes": forecast["memory"]["peak_bytes"], "step_seconds": forecast["step_seconds"]}
+
+
+def agree(losses: dict, chunks: dict) -> dict:
+    """Both sides computed the same, or what follows compares different work."""
+    loss = abs(losses["thaw"] - losses["lerobot"]) / abs(losses["lerobot"])
+    largest = max(abs(value) for value in chunks["lerobot"])
+    chunk = max(abs(a - b) for a, b in zip(chunks["thaw"], chunks["lerobot"], strict=True)) / largest
+    say(f"first loss {losses['thaw']:.6f} and {losses['lerobot']:.6f}, sampled actions differ by {chunk:.1e} of the largest")
+    if not (loss <= 1e-4 and chunk <= 1e-3):
+        raise ChildFailed(f"the two sides do not compute the same: losses {losses}, first actions {chunks}")
+    return {"first_loss": losses, "first_loss_relative_difference": loss, "sampled_action_relative_difference": chunk}
+
+
+# --------------------------------------------------------------------------- from runs to figures
+def figures(runs: dict) -> dict:
+    """name -> {"thaw", "lerobot", "ratio"}: of what was measured, and nothing else."""
+    result = {}
+
+    def put(name, thaw, other, ratio=None):
+        result[name] = {"thaw": thaw, "lerobot": other, "ratio": thaw / other if ratio is None else ratio}
+
+    if "uncached" in runs:
+        r = runs["uncached"]["rounds"]
+        put("uncached_step", median(r["thaw_step"], "total_ms"), median(r["lerobot_step"], "total_ms"))
+        put("sampling", median(r["thaw_sample"], "total_ms"), median(r["lerobot_sample"], "total_ms"))
+        put("peak_memory", peak(r["thaw_step"]), peak(r["lerobot_step"]))
+        put_share(result, "gemm_share_vision", [answer["vision"] for answer in r["gemm"]])
+    if "cached" in runs:
+        r = runs["cached"]["rounds"]
+        peer = median(r["lerobot_step"], "total_ms")
+        put("vision_cache_step", median(r["thaw_vision"], "total_ms"), peer)
+        put("kv_cache_step", median(r["thaw_kv"], "total_ms"), peer)
+        put("draws4", median(r["thaw_vision_draws4"], "total_ms"), 4 * median(r["thaw_vision"], "total_ms"))
+        put("peak_memory_kv", peak(r["thaw_kv"]), peak(r["lerobot_step"]))
+        put_share(result, "gemm_share_expert", [answer["step"] for answer in r["gemm"]])
+    for part in ("data_96", "data_480"):
+        if part in runs:
+            r = runs[part]["rounds"]
+            put(part, median(r["thaw"], "frames_per_s"), median(r["lerobot"], "frames_per_s"))
+    worst = max(((abs(p["bytes"] / p["measured_bytes"] - 1), p["bytes"], p["measured_bytes"]) for p in predictions(runs)),
+                default=None)
+    if worst:
+        put("plan_memory_error", worst[1], worst[2], ratio=worst[0])
+    return result
+
+
+def predictions(runs: dict) -> list:
+    """What thaw plan said of each measured training, beside what it took."""
+    rows = []
+    for part in ("uncached", "cached"):
+        for side, predicted in runs.get(part, {}).get("predicted", {}).items():
+            answers = runs[part]["rounds"][side]
+            rows.append({"side": side, "bytes": predicted["peak_bytes"], "measured_bytes": peak(answers),
+                         "seconds": predicted["step_seconds"], "measured_seconds": 1e-3 * median(answers, "total_ms")})
+    return rows
+
+
+def peak(answers: list) -> float:
+    return max(answer["peak_above_baseline_bytes"] for answer in answers)
+
+
+def put_share(result: dict, name: str, answers: list) -> None:
+    """The "lerobot" side of a share is the machine's own rate."""
+    rate = statistics.median(max(a["plain_gemm_gflops_per_s"], a["library_gemm_gflops_per_s"]) for a in answers)
+    result[name] = {"thaw": median(answers, "gflops_per_s"), "lerobot": rate, "ratio": median(answers, "share")}
+
+
+def machine() -> dict:
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1024**2
+    flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
+    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory, 1),
+            "isa": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if flag in flags],
+            "system": f"{platform.system()} {platform.release().split('-')[0]}"}
+
+
+def thaw_version(thaw: Path) -> str:
+    text = subprocess.run([str(thaw), "--version"], capture_output=True, text=True).stdout.strip()
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
+    code = ["src", "include", "apps", "cmake"]
+    changed = subprocess.run([*git, "status", "--porcelain", "--", *code], capture_output=True, text=True).stdout.strip()
+    return f"{text} ({commit}{', with changes' if changed else ''})"
+
+
+# --------------------------------------------------------------------------- docs/benchmarks.md
+def number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def row(figure: Figure, measured: dict) -> str:
+    if figure.name not in measured:
+        return f"| {figure.words} | not measured | | | {figure.aim()} | |"
+    m = measured[figure.name]
+    return (f"| {figure.words} | {number(m['thaw'] * figure.scale)} {figure.unit} | {number(m['lerobot'] * figure.scale)} "
+            f"{figure.unit} | {m['ratio']:.3g} | {figure.aim()} | {'yes' if figure.holds(m['ratio']) else '**no**'} |")
+
+
+def parts_table(runs: dict) -> list:
+    names = [("data", "data_ms"), ("prefix", "prefix_ms"), ("suffix forward", "suffix_forward_ms"), ("backward", "backward_ms"),
+             ("update", "update_ms"), ("total", "total_ms")]
+    rows = []
+    for part, side, words in (("uncached", "thaw_step", "thaw, nothing cached"), ("cached", "thaw_vision", "thaw, vision cached"),
+                              ("cached", "thaw_vision_draws4", "thaw, vision cached, 4 draws"),
+                              ("cached", "thaw_kv", "thaw, keys and values cached")):
+        if part in runs:
+            answers = runs[part]["rounds"][side]
+            rows.append(f"| {words} | " + " | ".join(f"{median(answers, key):.0f}" for _, key in names) + " |")
+    for part in ("uncached", "cached"):
+        if part in runs:
+            answers = runs[part]["rounds"]["lerobot_step"]
+            cells = ["", f"forward, whole: {median(answers, 'forward_ms'):.0f}", "", f"{median(answers, 'backward_ms'):.0f}",
+                     f"{median(answers, 'update_ms'):.0f}", f"{median(answers, 'total_ms'):.0f}"]
+            rows.append(f"| LeRobot (beside {'the first' if part == 'uncached' else 'the cached ones'}) | " + " | ".join(cells) + " |")
+    if not rows:
+        return []
+    head = "| step, ms | " + " | ".join(name for name, _ in names) + " |"
+    return ["## A step, part by part", "", head, "|---" * (len(names) + 1) + "|", *rows, ""]
+
+
+SIDES = {"thaw_step": "nothing cached", "thaw_vision": "vision cached", "thaw_kv": "keys and values cached"}
+
+
+def prediction_lines(runs: dict) -> list:
+    lines = []
+    for p in predictions(runs):
+        seconds = "" if p["seconds"] is None else f"{p['seconds']:.2f}"
+        lines.append(f"| {SIDES[p['side']]} | {p['bytes'] * 1e-9:.2f} | {p['measured_bytes'] * 1e-9:.2f} | "
+                     f"{p['bytes'] / p['measured_bytes'] - 1:+.1%} | {seconds} | {p['measured_seconds']:.2f} |")
+    if not lines:
+        return []
+    return ["## What `thaw plan` says beforehand", "", "| | peak, GB: predicted | measured | error | step, s: predicted | measured |",
+            "|---|---|---|---|---|---|", *lines, ""]
+
+
+def memory_lines(runs: dict) -> list:
+    lines = []
+    for part, side, words in (("uncached", "lerobot_step", "LeRobot"), ("uncached", "thaw_step", "thaw, nothing cached"),
+                              ("cached", "thaw_vision", "thaw, vision cached"),
+                              ("cached", "thaw_kv", "thaw, keys and values cached")):
+        if part in runs:
+            answers = runs[part]["rounds"][side]
+            lines.append(f"| {words} | {peak(answers) * 1e-9:.2f} | {max(x['peak_bytes'] for x in answers) * 1e-9:.2f} |")
+    if not lines:
+        return []
+    return ["## Memory", "", "Peak resident memory of the steady steps, in GB: above what the process held before it loaded anything "
+            "(which the ratios compare), and as a whole.", "", "| | above the start | whole process |", "|---|---|---|", *lines, ""]
+
+
+NOTES = ("<!-- notes: kept when this page is written again -->", "<!-- /notes -->")
+
+
+def kept_notes(page: Path) -> str:
+    if page.exists() and NOTES[0] in (text := page.read_text()) and NOTES[1] in text:
+        return text.split(NOTES[0], 1)[1].split(NOTES[1], 1)[0].strip("\n")
+    return ""
+
+
+def render(document: dict, page: Path) -> str:
+    m, runs = document["machine"], document["runs"]
+    measured = figures(runs)
+    lines = [
+        "# Benchmarks: thaw beside LeRobot", "",
+        "Written by `scripts/bench-peers`; raw runs in [benchmarks.json](benchmarks.json). Nothing here was not measured.", "",
+        f"Machine: {m['cpu']}, {m['cores']} cores, {m['memory_gib']:g} GiB, {', '.join(m['isa'])}, {m['system']}. "
+        f"LeRobot {document['versions'].get('lerobot', '?')} with PyTorch {document['versions'].get('torch', '?')}; "
+        f"{document['versions'].get('thaw', 'thaw')}.", "",
+        "Setting: " + "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in SETTING.items()) + ".", "",
+        "| | thaw | LeRobot | ratio | aim | held |", "|---|---|---|---|---|---|",
+        *[row(figure, measured) for figure in FIGURES], "",
+        "Each figure is the median of its rounds. In one part the two sides take turns, step by step, in processes that stay "
+        "loaded; a ratio compares medians of one part. For the two shares, the column LeRobot holds the machine's GEMM rate; for "
+        "the draws, four steps of one draw; for the plan, the measured peak.", "",
+    ]
+    agreement = runs.get("uncached", {}).get("agreement")
+    if agreement:
+        lines += [f"The same work on both sides: from the same weights, batch, noise and time, the first losses differ by "
+                  f"{agreement['first_loss_relative_difference']:.1e} of their value and the first sampled actions by "
+                  f"{agreement['sampled_action_relative_difference']:.1e} of the largest.", ""]
+    lines += parts_table(runs) + memory_lines(runs) + prediction_lines(runs)
+    lines += [
+        "## How it is measured", "",
+        "* **Step**: thaw's `Trainer::step` on a dataset of four frames with LeRobot's default freeze, and LeRobot's forward, "
+        "backward, clipping, AdamW, scheduler and zero_grad as its trainer makes them, on that batch. thaw's total includes waiting "
+        "for its loader, LeRobot's does not. A cache is full when measuring begins.",
+        "* **Memory**: `VmHWM`, set back after loading and warming up, less `VmRSS` before anything was loaded.",
+        "* **GEMM rate**: in thaw's process, between rounds, with the same threads: every matrix product of the stages that ran, at "
+        "their shapes, as `at::linear` and `at::mm` on plain float32 tensors and as the library's own `nn::linear`; the best of "
+        "five runs each, and the better of the two sums. The vision tower's share counts the FLOPs of its blocks, attention "
+        "included, over the time of its stages. The cached step's share counts forward and backward FLOPs of the stages that ran, "
+        "over the whole step, optimizer included.",
+        "* **Data**: a frame is one decoded picture. Both loaders read uint8 pictures of two cameras, state, and chunks of 50 "
+        "actions, in random order, with two workers. Batches that were read ahead before a round are not counted.", "",
+        "Parts: " + "; ".join(f"{name} on {run['date']}, load {run['load_average']:.2f} when it began" for name, run in
+                              runs.items()) + ".", "",
+        "## Again", "",
+        "    scripts/bench-peers                                    # all, about 12 minutes on two cores",
+        "    scripts/bench-peers --only data_96,data_480 --rounds 9 # some figures, merged into the others", "",
+        NOTES[0], kept_notes(page), NOTES[1], "",
+    ]
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------- the whole
+def parts_of(only: str) -> list:
+    if not only:
+        return PARTS
+    by_name = {figure.name: figure.part for figure in FIGURES}
+    chosen = set()
+    for name in only.split(","):
+        if name not in by_name and name not in PARTS:
+            sys.exit(f"bench-peers: --only: no figure or part '{name}'; there are {', '.join([*PARTS, *by_name])}")
+        part = name if name in PARTS else by_name[name]
+        chosen |= {"uncached", "cached"} if part == "plan" else {part}
+    return [part for part in PARTS if part in chosen]
+
+
+def read_document(path: Path) -> dict:
+    fresh = {"machine": machine(), "setting": SETTING, "versions": {}, "ratios": {}, "runs": {}}
+    if not path.exists():
+        return fresh
+    document = json.loads(path.read_text())
+    if document.get("machine") != fresh["machine"] or document.get("setting") != SETTING:
+        say("the figures that are there are another machine's or another setting's: beginning anew")
+        return fresh
+    return document
+
+
+def write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def save(document: dict, folder: Path) -> None:
+    measured = figures(document["runs"])
+    document["ratios"] = {figure.name: measured[figure.name]["ratio"] for figure in FIGURES if figure.name in measured}
+    write(folder / "benchmarks.json", json.dumps(document, indent=1) + "\n")
+    write(folder / "benchmarks.md", render(document, folder / "benchmarks.md"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--thaw", type=Path, required=True, help="the thaw command")
+    parser.add_argument("--only", default="", help="figures or parts, comma-separated")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs", help="folder of benchmarks.json and benchmarks.md")
+    parser.add_argument("--work", type=Path, help="folder for data sets and checkpoint, used again when it holds them")
+    a = parser.parse_args()
+    if a.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    parts = parts_of(a.only)
+
+    with ExitStack() as stack:
+        work = a.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thaw-bench-")))
+        work.mkdir(parents=True, exist_ok=True)
+        a.output.mkdir(parents=True, exist_ok=True)
+        bench = Bench(a, work)
+        document = read_document(a.output / "benchmarks.json")
+        failures = []
+        for part in parts:
+            load = os.getloadavg()[0]
+            say(f"=== {part} (load {load:.2f}{', the machine is busy' if load > 0.7 else ''})")
+            try:
+                run = getattr(bench, part)()
+            except (ChildFailed, OSError, KeyError) as error:
+                failures.append(part)
+                say(f"{part} was not measured: {error if not isinstance(error, KeyError) else f'no {error} in an answer'}")
+                continue
+            lerobot = run["facts"]["lerobot"]["versions"]
+            document["versions"] = {**lerobot, "thaw": thaw_version(a.thaw)}
+            document["runs"][part] = {"date": datetime.date.today().isoformat(), "load_average": round(load, 2), **run}
+            save(document, a.output)
+        measured = figures(document["runs"])
+        for figure in FIGURES:
+            if figure.name in measured:
+                ratio = measured[figure.name]["ratio"]
+                say(f"{figure.name:<18} {ratio:8.3f}  aim {figure.aim():<8} {'held' if figure.holds(ratio) else 'NOT held'}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
