@@ -1,4 +1,4 @@
-/// Parquet files through Arrow C++. Only named columns are read; no Arrow type leaves parquet.cpp.
+/// Parquet files through Arrow C++. Only named columns are read; this header names no Arrow type.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,7 +29,6 @@ class ParquetFile {
   ParquetFile& operator=(ParquetFile&&) noexcept;
 
   [[nodiscard]] std::int64_t rows() const;
-  [[nodiscard]] std::vector<std::string> columns() const;
   [[nodiscard]] bool has(const std::string& column) const;
 
   /// (rows) for shape {1}, else (rows, shape…), in the declared dtype. Numbers of another width are converted where

@@ -125,6 +125,17 @@ TEST(ParquetNumbers, ConvertWhatFitsAndRefuseWhatDoesNot) {
               HasSubstr("found string"));
 }
 
+TEST(ParquetNumbers, ReadUnsignedOfAnyWidthAndBooleansAndNoDates) {
+  const OneColumn huge(array_of<arrow::UInt64Builder, std::uint64_t>({7, std::uint64_t{1} << 63}));
+  EXPECT_THAT(huge.refusal(at::kLong, {1}), HasSubstr("row 1: expected a value that fits Long, found 92233720368"));
+  EXPECT_EQ(huge.read(at::kDouble, {1})[0].item<double>(), 7.0);
+  const OneColumn flags(array_of<arrow::BooleanBuilder, bool>({false, true}));
+  EXPECT_TRUE(flags.read(at::kBool, {1})[1].item<bool>());
+  EXPECT_THAT(flags.refusal(at::kLong, {1}), HasSubstr("expected Long, found bool"));
+  EXPECT_THAT(OneColumn(array_of<arrow::Date32Builder, std::int32_t>({3})).refusal(at::kInt, {1}),
+              HasSubstr("expected Int, found date32"));
+}
+
 TEST(ParquetNumbers, NameTheRowOfANullOrAWrongLength) {
   EXPECT_THAT(OneColumn(lists_of({2, 2, 2, 2, 3, 2})).refusal(at::kFloat, {2}),
               HasSubstr("row 4: expected a list of 2 values (info.json), found 3"));
