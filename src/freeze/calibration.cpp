@@ -85,8 +85,9 @@ struct StageProducts {
 
 class Products {
  public:
-  Products(const ModelLayout& layout, const FreezePlan& plan, const StepShape& shape)
-      : layout_(layout), plan_(plan), shape_(shape), first_draw_(first_draw_stage(layout)) {
+  Products(const ModelLayout& layout, const FreezePlan& plan, const PrefixCut& cut, const StepShape& shape)
+      : layout_(layout), shape_(shape), first_draw_(first_draw_stage(layout)) {
+    if (cut.stage == 0) chunked_ = std::min(plan.boundary, first_draw_);
     for (const PlannedParameter& parameter : plan.parameters) parameters_.emplace(parameter.name, &parameter);
   }
 
@@ -104,9 +105,8 @@ class Products {
       elements += static_cast<double>(parameter->numel());
     }
     if (products.matrices.empty()) return products;
-    const bool whole_batch = i >= plan_.boundary;
     const double samples =
-        static_cast<double>(whole_batch ? shape_.batch_size : std::min(shape_.batch_size, shape_.prefix_batch));
+        static_cast<double>(i < chunked_ ? std::min(shape_.batch_size, shape_.prefix_batch) : shape_.batch_size);
     const double draws = i >= first_draw_ ? static_cast<double>(shape_.draws) : 1.0;
     products.rows = std::max<std::int64_t>(1, std::llround(samples * draws * stage.flops / (2.0 * elements)));
     return products;
@@ -128,9 +128,9 @@ class Products {
 
  private:
   const ModelLayout& layout_;
-  const FreezePlan& plan_;
   const StepShape& shape_;
   std::size_t first_draw_;
+  std::size_t chunked_ = 0;  ///< stages before it take prefix_batch samples at a time
   std::unordered_map<std::string, const PlannedParameter*> parameters_;
 };
 
@@ -160,18 +160,21 @@ class Rate {
 
 }  // namespace
 
-std::vector<ProductShape> step_products(const ModelLayout& layout, const FreezePlan& plan, const StepShape& shape) {
+std::vector<ProductShape> step_products(const ModelLayout& layout, const FreezePlan& plan,
+                                        std::span<const PrefixCut> cuts, const StepShape& shape) {
   shape.validate();
-  const Products products(layout, plan, shape);
   std::set<ProductShape> shapes;
-  for (std::size_t i = 0; i < layout.line.size(); ++i) {
-    const StageProducts stage = products.of(i);
-    for (const PlannedParameter* matrix : stage.matrices) {
-      const ProductShape forward = Products::forward(*matrix, stage.rows);
-      shapes.insert(forward);
-      if (!plan.line[i].backward_walks) continue;
-      shapes.insert(Products::input_gradient(forward));
-      if (Products::trains(*matrix)) shapes.insert(Products::weight_gradient(forward));
+  for (const PrefixCut& cut : cuts) {
+    const Products products(layout, plan, cut, shape);
+    for (std::size_t i = cut.stage; i < layout.line.size(); ++i) {
+      const StageProducts stage = products.of(i);
+      for (const PlannedParameter* matrix : stage.matrices) {
+        const ProductShape forward = Products::forward(*matrix, stage.rows);
+        shapes.insert(forward);
+        if (!plan.line[i].backward_walks) continue;
+        shapes.insert(Products::input_gradient(forward));
+        if (Products::trains(*matrix)) shapes.insert(Products::weight_gradient(forward));
+      }
     }
   }
   return {shapes.begin(), shapes.end()};
@@ -216,7 +219,7 @@ double step_seconds(const ModelLayout& layout, const FreezePlan& plan, const Pre
   constexpr double kForwardWrites = 1.0;
   constexpr double kBackwardWrites = 1.0;
   const StepCost cost = step_cost(layout, plan, cut, shape);
-  const Products products(layout, plan, shape);
+  const Products products(layout, plan, cut, shape);
   const double samples = static_cast<double>(shape.batch_size * shape.accumulation);
   double seconds = rates.seconds_per_updated_element * static_cast<double>(cost.optimizer_elements);
   if (memory.ema) {

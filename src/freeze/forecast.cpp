@@ -11,11 +11,22 @@ namespace {
 
 constexpr std::int64_t kLargestBatch = std::int64_t{1} << 20;
 
+/// The memory options with what a cache at `cut` holds in memory.
+MemoryOptions with_cache(const ModelLayout& layout, const PrefixCut& cut, const ForecastOptions& options) {
+  MemoryOptions memory = options.memory;
+  if (cut.stage == 0) return memory;
+  const double frame = cache_bytes_per_sample(layout, cut, options.format, memory.compute);
+  memory.cache_bytes = options.cache_memory_bytes;
+  if (options.frames > 0)
+    memory.cache_bytes = std::min(memory.cache_bytes, frame * static_cast<double>(options.frames));
+  return memory;
+}
+
 double peak_at(const ModelLayout& layout, const FreezePlan& plan, const PrefixCut& cut, const ForecastOptions& options,
                std::int64_t batch_size) {
   StepShape shape = options.shape;
   shape.batch_size = batch_size;
-  return plan_memory(layout, plan, cut, shape, options.memory).peak;
+  return plan_memory(layout, plan, cut, shape, with_cache(layout, cut, options)).peak;
 }
 
 std::vector<const BlockStack*> stacks_named(const ModelLayout& layout, const std::string& stack) {
@@ -57,7 +68,7 @@ std::vector<Forecast> forecast(const ModelLayout& layout, const FreezePlan& plan
   std::vector<Forecast> forecasts;
   for (const PrefixCut& cut : cuts) {
     Forecast one{.trainable_elements = plan.elements(ParameterClass::trainable), .cut = cut};
-    one.memory = plan_memory(layout, plan, cut, options.shape, options.memory);
+    one.memory = plan_memory(layout, plan, cut, options.shape, with_cache(layout, cut, options));
     one.cost = step_cost(layout, plan, cut, options.shape);
     one.cache_bytes_per_frame = cache_bytes_per_sample(layout, cut, options.format, options.memory.compute);
     one.cache_bytes = one.cache_bytes_per_frame * static_cast<double>(options.frames);

@@ -57,7 +57,8 @@ class Walk {
         options_(options),
         keys_(layout, options.compute),
         batch_(static_cast<double>(shape.batch_size)),
-        first_grad_(std::max(plan.boundary, cut.stage)) {
+        first_grad_(std::max(plan.boundary, cut.stage)),
+        chunked_(std::min(plan.boundary, first_draw_stage(layout))) {
     for (const PlannedParameter& parameter : plan.parameters) parameters_.emplace(parameter.name, &parameter);
     memory_.stages.resize(layout.line.size());
     for (std::size_t i = 0; i < layout.line.size(); ++i) memory_.stages[i].name = layout.line[i].name;
@@ -91,20 +92,15 @@ class Walk {
     return parameters_.at(name)->parameter_class == ParameterClass::trainable;
   }
 
-  /// A parameter is held when a stage that runs uses it. One that no stage uses belongs to the checkpoint all the same.
-  [[nodiscard]] std::set<std::string> released() const {
-    std::set<std::string> names;
-    for (std::size_t i = 0; i < cut_.stage; ++i) {
-      names.insert(layout_.line[i].parameters.begin(), layout_.line[i].parameters.end());
-    }
-    for (std::size_t i = cut_.stage; i < layout_.line.size(); ++i) {
-      for (const std::string& name : layout_.line[i].parameters) names.erase(name);
-    }
-    return names;
+  /// A filled cache leaves only what stages behind the cut use.
+  [[nodiscard]] bool is_held(const std::string& name) const {
+    return cut_.stage == 0 || used_behind_cut_.contains(name);
   }
 
   void measure_weights() {
-    const std::set<std::string> gone = released();
+    for (std::size_t i = cut_.stage; i < layout_.line.size(); ++i) {
+      used_behind_cut_.insert(layout_.line[i].parameters.begin(), layout_.line[i].parameters.end());
+    }
     double loaded = 0;
     for (const PlannedParameter& parameter : plan_.parameters) {
       if (!parameter.same_as.empty()) continue;
@@ -116,16 +112,18 @@ class Walk {
       }
       const bool is_matrix = parameter.shape.size() >= 2;
       const double bytes = elements * (is_matrix ? element_bytes(options_.compute) : kFloatBytes);
-      (gone.contains(parameter.name) ? memory_.released_weights : memory_.frozen_weights) += bytes;
+      (is_held(parameter.name) ? memory_.frozen_weights : memory_.released_weights) += bytes;
     }
     memory_.gradients = memory_.trainable_weights;
     memory_.moments = 2.0 * memory_.trainable_weights;
     if (options_.ema) memory_.ema = memory_.trainable_weights;
+    memory_.cache = options_.cache_bytes;
     note(MemoryPhase::loading, "", loaded);
     note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights);
   }
 
-  /// Keys that no stage writes come from outside; images only when some stage that runs reads them.
+  /// Keys that no stage writes come from outside. Those of the images are made for the samples that go through the
+  /// frozen prefix, and no longer than that.
   void measure_inputs() {
     std::set<std::string> written;
     std::set<std::string> from_outside;
@@ -135,10 +133,23 @@ class Walk {
       }
       written.insert(layout_.line[i].writes.begin(), layout_.line[i].writes.end());
     }
-    for (const std::string& key : from_outside) memory_.inputs += batch_ * keys_.bytes(key, shape_.draws);
-    held_ = memory_.resident() + memory_.inputs;
+    const auto is_image = [this](const std::string& key) {
+      return std::find(layout_.image_inputs.begin(), layout_.image_inputs.end(), key) != layout_.image_inputs.end();
+    };
+    for (const std::string& key : from_outside) {
+      const bool by_chunk = is_image(key) && in_chunks(0);
+      (by_chunk ? images_of_chunk_ : memory_.inputs) +=
+          samples_at(by_chunk ? 0 : first_grad_) * keys_.bytes(key, shape_.draws);
+    }
+    held_ = memory_.resident() + memory_.inputs + options_.cache_bytes;
     // Micro-batches after the first find the gradients of those before them.
     if (shape_.accumulation > 1) held_ += memory_.gradients;
+  }
+
+  /// Without a cache the frozen stages that belong to no draw take some samples at a time.
+  [[nodiscard]] bool in_chunks(std::size_t stage) const { return cut_.stage == 0 && stage < chunked_; }
+  [[nodiscard]] double samples_at(std::size_t stage) const {
+    return in_chunks(stage) ? std::min(batch_, static_cast<double>(shape_.prefix_batch)) : batch_;
   }
 
   /// Keys that some stage at or after `from` reads before it is written again.
@@ -154,11 +165,10 @@ class Walk {
     return read;
   }
 
-  /// The frozen prefix goes `prefix_batch` samples at a time and lets go of every key after its last reader; what
-  /// lives at the boundary is put together for the whole batch.
+  /// The frozen stages let go of every key after its last reader. What chunks leave at the boundary is put together for
+  /// the whole batch at the end.
   void run_prefix() {
     std::set<std::string> made(cut_.keys.begin(), cut_.keys.end());
-    const double samples = std::min(batch_, static_cast<double>(shape_.prefix_batch));
     const std::set<std::string> at_boundary = read_from(first_grad_);
     const auto kept = [&](const std::set<std::string>& names) {
       double bytes = 0;
@@ -167,19 +177,23 @@ class Walk {
     };
     for (std::size_t i = cut_.stage; i < first_grad_; ++i) {
       const StageInfo& stage = layout_.line[i];
+      const double samples = samples_at(i);
       std::set<std::string> alive = read_from(i);
       std::erase_if(alive, [&](const std::string& key) { return !made.contains(key); });
       made.insert(stage.writes.begin(), stage.writes.end());
       double written = 0;
       for (const std::string& key : stage.writes) written += keys_.bytes(key, shape_.draws);
-      const double workspace = scale() * stage.bytes.workspace.at(shape_.draws);
-      memory_.stages[i].keys = samples * written;
-      memory_.stages[i].workspace = samples * workspace;
-      memory_.workspace = std::max(memory_.workspace, samples * workspace);
-      const double others = (batch_ - samples) * kept(at_boundary);
-      note(MemoryPhase::frozen_prefix, stage.name, held_ + others + samples * (kept(alive) + written + workspace));
+      StageMemory& memory = memory_.stages[i];
+      memory.keys = samples * written;
+      memory.workspace = samples * scale() * stage.bytes.workspace.at(shape_.draws);
+      memory_.workspace = std::max(memory_.workspace, memory.workspace);
+      const double finished = (batch_ - samples) * kept(at_boundary);
+      const double images = in_chunks(i) ? images_of_chunk_ : 0.0;
+      note(MemoryPhase::frozen_prefix, stage.name,
+           held_ + images + finished + samples * kept(alive) + memory.keys + memory.workspace);
     }
     memory_.prefix = batch_ * kept(at_boundary);
+    if (chunked_ > 0 || cut_.stage > 0) note(MemoryPhase::frozen_prefix, "", held_ + 2.0 * memory_.prefix);
     made_ = std::move(made);
   }
 
@@ -261,9 +275,12 @@ class Walk {
   Keys keys_;
   double batch_;
   std::size_t first_grad_;
+  std::size_t chunked_;  ///< stages before it may go through by chunks
   std::unordered_map<std::string, const PlannedParameter*> parameters_;
+  std::set<std::string> used_behind_cut_;
   std::set<std::string> made_;
   double held_ = 0;
+  double images_of_chunk_ = 0;
   MemoryPlan memory_;
 };
 
@@ -350,6 +367,7 @@ Json MemoryPlan::to_json() const {
             {"gradients", gradients},
             {"moments", moments},
             {"ema", ema},
+            {"cache", cache},
             {"inputs", inputs},
             {"prefix", prefix},
             {"activations", activations},

@@ -15,7 +15,8 @@ using testing::HasSubstr;
 TEST(Calibration, MeasuresForwardProductsAndThoseOfTheGradientsThatBackwardTakes) {
   const ModelLayout layout = sized_layout();
   const FreezePlan plan = LayerFreezePolicy::parse("head=1").resolve(layout);
-  const std::vector<ProductShape> shapes = step_products(layout, plan, {.batch_size = 32, .prefix_batch = 2});
+  const std::vector<PrefixCut> cuts(1);
+  const std::vector<ProductShape> shapes = step_products(layout, plan, cuts, {.batch_size = 32, .prefix_batch = 2});
   // Rows are operations / (2 · 16 elements): 3.125 a tower block, 1.5625 the middle, 0.9375 and 0.625 the head.
   const auto has = [&shapes](std::int64_t rows, std::int64_t in, std::int64_t out) {
     return std::find(shapes.begin(), shapes.end(), ProductShape{.rows = rows, .in = in, .out = out}) != shapes.end();
@@ -24,6 +25,10 @@ TEST(Calibration, MeasuresForwardProductsAndThoseOfTheGradientsThatBackwardTakes
   EXPECT_TRUE(has(20, 4, 4)) << "the whole batch behind the boundary";
   EXPECT_TRUE(has(4, 20, 4)) << "the gradient of head.1's weight";
   EXPECT_FALSE(has(100, 4, 4));
+  const std::vector<PrefixCut> with_cache{{}, deepest_cut(layout, plan, CacheCut::vision)};
+  const std::vector<ProductShape> more = step_products(layout, plan, with_cache, {.batch_size = 32, .prefix_batch = 2});
+  EXPECT_EQ(std::count(more.begin(), more.end(), ProductShape{.rows = 50, .in = 4, .out = 4}), 1)
+      << "behind a cut the whole batch goes through at once";
   EXPECT_TRUE(std::is_sorted(shapes.begin(), shapes.end()));
 }
 

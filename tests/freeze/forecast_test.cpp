@@ -34,6 +34,19 @@ TEST(Forecast, OneForEachCutWithItsCache) {
   EXPECT_FALSE(all[2].step_seconds) << "nothing was measured";
 }
 
+TEST(Forecast, ACacheInMemoryIsAtMostWhatTheFramesNeed) {
+  const ModelLayout layout = sized_layout();
+  const FreezePlan plan = LayerFreezePolicy{}.resolve(layout);
+  const std::vector<PrefixCut> cuts = deepest_cuts(layout, plan);
+  const auto held = [&](std::int64_t frames) {
+    const ForecastOptions options{.frames = frames, .cache_memory_bytes = 1000};
+    return forecast(layout, plan, cuts, options, nullptr)[1].memory.cache;
+  };
+  EXPECT_EQ(held(10), 640);
+  EXPECT_EQ(held(1000), 1000);
+  EXPECT_EQ(held(0), 1000) << "unknown";
+}
+
 TEST(Forecast, SecondsAreOperationsAtTheirRateBytesWrittenAndTheUpdate) {
   const ModelLayout layout = sized_layout();
   const FreezePlan plan = LayerFreezePolicy{}.resolve(layout);

@@ -39,21 +39,30 @@ TEST(MemoryPlan, FrozenMatricesTakeTheComputeTypeAndWhatTrainsStaysFloat32) {
   EXPECT_EQ(memory.trainable_weights, 4 * 32);
 }
 
-TEST(MemoryPlan, WeightsThatOnlyTheCutsPastUsesAreReleased) {
+TEST(MemoryPlan, AFilledCacheLeavesOnlyTheWeightsThatStagesBehindItsCutUse) {
   EXPECT_EQ(memory_of("", CacheCut::none, {}).released_weights, 0);
   const MemoryPlan vision = memory_of("", CacheCut::vision, {});
-  EXPECT_EQ(vision.released_weights, 4 * 32);
-  EXPECT_EQ(vision.frozen_weights, 4 * 24);
+  EXPECT_EQ(vision.released_weights, 4 * (32 + 8)) << "the tower, and what no stage uses";
+  EXPECT_EQ(vision.frozen_weights, 4 * 16);
   ModelLayout layout = sized_layout();
   layout.line.back().parameters.push_back("tower.1.weight");
   const FreezePlan plan = plan_of(layout, "");
-  EXPECT_EQ(plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::vision), {}, {}).released_weights, 4 * 16)
+  EXPECT_EQ(plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::vision), {}, {}).released_weights,
+            4 * (16 + 8))
       << "a later stage uses tower.1 as well";
 }
 
 TEST(MemoryPlan, InputsAreWhatComesFromOutsideAndIsReadBehindTheCut) {
-  EXPECT_EQ(memory_of("", CacheCut::none, {.batch_size = 2, .draws = 3}).inputs, 2 * (48 * 4 + 4 * 8 + 3 * 4 * 4));
+  EXPECT_EQ(memory_of("", CacheCut::none, {.batch_size = 2, .draws = 3}).inputs, 2 * (4 * 8 + 3 * 4 * 4))
+      << "images are made for the samples that go through the tower";
+  EXPECT_EQ(memory_of("tower=all", CacheCut::none, {.batch_size = 2, .draws = 3}).inputs,
+            2 * (48 * 4 + 4 * 8 + 3 * 4 * 4));
   EXPECT_EQ(memory_of("", CacheCut::kv, {.batch_size = 2, .draws = 3}).inputs, 2 * 3 * 4 * 4);
+}
+
+TEST(MemoryPlan, WhatACacheHoldsInMemoryIsAddedToEveryPhase) {
+  const double without = memory_of("", CacheCut::kv, {}).peak;
+  EXPECT_EQ(memory_of("", CacheCut::kv, {}, {.cache_bytes = 1000}).peak, without + 1000);
 }
 
 TEST(MemoryPlan, ActivationsAreTheKeysAndWhatEachWalkedStageSaves) {
@@ -91,6 +100,8 @@ TEST(MemoryPlan, TheFrozenPrefixTakesItsWorkspaceForTheSamplesThatGoThroughItAtA
   EXPECT_EQ(workspace(1), 200);
   EXPECT_EQ(workspace(4), 800);
   EXPECT_EQ(workspace(100), 1600);
+  EXPECT_EQ(memory_of("", CacheCut::vision, {.batch_size = 8}).stages.at(2).workspace, 8 * 20)
+      << "behind a filled cache the whole batch goes through at once";
 }
 
 TEST(MemoryPlan, ThePeakIsSaidWithItsPhase) {
@@ -174,7 +185,7 @@ TEST(MemoryPlan, FormatsAreReadByName) {
 
 TEST(MemoryPlan, JsonHoldsThePartsOfThePeak) {
   const Json json = memory_of("", CacheCut::vision, {.batch_size = 2}).to_json();
-  EXPECT_EQ(json["released_weights"], 128);
+  EXPECT_EQ(json["released_weights"], 160);
   EXPECT_EQ(json["gradients"], 128);
   EXPECT_EQ(json["stages"].size(), 5U);
   EXPECT_EQ(json["stages"][3]["name"], "head.0");

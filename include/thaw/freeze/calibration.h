@@ -30,9 +30,10 @@ struct ProductShape {
   }
 };
 
-/// The products of a step: forward, and where the plan walks backward those of the input and weight gradients.
+/// The products of a step with any of `cuts`: forward, and where the plan walks backward those of the input and weight
+/// gradients.
 [[nodiscard]] std::vector<ProductShape> step_products(const ModelLayout& layout, const FreezePlan& plan,
-                                                      const StepShape& shape);
+                                                      std::span<const PrefixCut> cuts, const StepShape& shape);
 
 struct MachineRates {
   std::map<ProductShape, double> products;   ///< FLOP/s of each measured shape

@@ -19,7 +19,7 @@ struct StepShape {
   std::int64_t batch_size = 8;          ///< samples of a micro-batch
   std::int64_t draws = 1;               ///< noise draws that share one prefix
   std::int64_t accumulation = 1;        ///< micro-batches of a step
-  std::int64_t prefix_batch = 1;        ///< samples that go through the frozen prefix at a time
+  std::int64_t prefix_batch = 1;        ///< samples that go through the frozen prefix at a time where no cache gives it
   bool checkpoint_activations = false;  ///< stages under grad keep their inputs alone and run again for backward
 
   /// @throws UsageError naming the field

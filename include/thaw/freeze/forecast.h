@@ -24,6 +24,8 @@ struct ForecastOptions {
   MemoryOptions memory;
   CacheFormat format = CacheFormat::exact;
   std::int64_t frames = 0;  ///< of the dataset; 0: unknown
+  /// Of entries that the cache keeps in memory at most; all of it is taken to be full when `frames` is unknown.
+  double cache_memory_bytes = 0.0;
 };
 
 /// One freeze with one cut, its cache filled.

@@ -30,6 +30,7 @@ enum class CacheFormat {
 struct MemoryOptions {
   at::ScalarType compute = at::kFloat;  ///< of frozen matrices and of activations (float32, bfloat16, half)
   bool ema = false;                     ///< a moving average of what trains
+  double cache_bytes = 0.0;             ///< of entries that a prefix cache holds in memory
 };
 
 /// When in a run the most is held.
@@ -48,11 +49,12 @@ struct StageMemory {
 struct MemoryPlan {
   double frozen_weights = 0.0;     ///< in the compute dtype, dead ones among them
   double trainable_weights = 0.0;  ///< float32 masters
-  double released_weights = 0.0;   ///< that only stages before a filled cache's cut use: not held
+  double released_weights = 0.0;   ///< that no stage behind a filled cache's cut uses: not held after loading
   double gradients = 0.0;
   double moments = 0.0;
   double ema = 0.0;
-  double inputs = 0.0;       ///< what begin() and add_draw() make of a batch
+  double cache = 0.0;        ///< entries that a prefix cache holds in memory
+  double inputs = 0.0;       ///< what begin() and add_draw() make of a batch, images that go by chunks apart
   double prefix = 0.0;       ///< what lives at the gradient boundary, for a batch
   double activations = 0.0;  ///< after the forward pass: the keys in the state, and what autograd keeps beside them
   double workspace = 0.0;    ///< the most that a stage needs while it runs
