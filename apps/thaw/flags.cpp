@@ -135,6 +135,20 @@ std::map<std::string, std::string> parse_pairs(const std::string& text, const st
   return pairs;
 }
 
+std::int64_t parse_byte_size(const std::string& text, const std::string& flag) {
+  static const std::map<std::string, double> kUnits{{"", 1.0},  {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},
+                                                    {"B", 1.0}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+  constexpr double kMost = 0x1p60;
+  double number = 0;
+  const char* end_of_text = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), end_of_text, number);
+  const auto unit = kUnits.find(std::string(end, end_of_text));
+  const bool is_size = error == std::errc{} && unit != kUnits.end() && number >= 0 && number < kMost;
+  if (is_size && number * unit->second < kMost) return static_cast<std::int64_t>(number * unit->second);
+  throw UsageError(
+      Problem{.where = flag, .expected = "a size such as 24GB, 24GiB or 800MB", .found = "'" + text + "'"});
+}
+
 std::string grouped(std::int64_t number) {
   std::string digits = std::to_string(number);
   for (auto place = static_cast<std::ptrdiff_t>(digits.size()) - 3; place > (number < 0 ? 1 : 0); place -= 3) {

@@ -32,6 +32,9 @@ struct FreezeFlags {
 /// "a=b,c=d". @throws UsageError
 [[nodiscard]] std::map<std::string, std::string> parse_pairs(const std::string& text, const std::string& flag);
 
+/// "24GB" -> 24e9, "24GiB" -> 24 · 2^30; also MB, MiB, TB, TiB, and plain bytes. @throws UsageError
+[[nodiscard]] std::int64_t parse_byte_size(const std::string& text, const std::string& flag);
+
 /// 450046176 -> "450,046,176"
 [[nodiscard]] std::string grouped(std::int64_t number);
 

@@ -1,8 +1,6 @@
 // thaw plan: what a freeze would train and cost, before anything is loaded.
 #include <fmt/format.h>
 
-#include <charconv>
-#include <cmath>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -30,6 +28,7 @@ struct PlanFlags {
   bool ema = false;
   std::string cache = "all";
   std::string storage = "exact";
+  std::string cache_memory = "2GiB";
   std::filesystem::path dataset;
   std::string stack = "*";
   std::string blocks;
@@ -39,20 +38,6 @@ struct PlanFlags {
 
 [[noreturn]] void refuse(const std::string& flag, const std::string& expected, const std::string& found) {
   throw UsageError(Problem{.where = flag, .expected = expected, .found = "'" + found + "'"});
-}
-
-/// "24GB" -> 24e9, "24GiB" -> 24 · 2^30; also MB, MiB, TB, TiB, and plain bytes.
-double parse_bytes(const std::string& text, const std::string& flag) {
-  double number = 0;
-  const char* end_of_text = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), end_of_text, number);
-  const std::map<std::string, double> units{{"", 1.0},  {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},
-                                            {"B", 1.0}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
-  const auto unit = units.find(std::string(end, end_of_text));
-  if (error != std::errc{} || unit == units.end() || !std::isfinite(number) || number <= 0) {
-    refuse(flag, "a size such as 24GB, 24GiB or 800MB", text);
-  }
-  return number * unit->second;
 }
 
 /// "0,2,all"
@@ -97,10 +82,11 @@ Question question_of(const PlanFlags& flags) {
       .compute = compute_dtype(resolve_precision(parse_precision(flags.precision), parse_device("auto"))),
       .ema = flags.ema};
   question.options.format = parse_cache_format(flags.storage);
+  question.options.cache_memory_bytes = static_cast<double>(parse_byte_size(flags.cache_memory, "--cache-memory"));
   if (!flags.dataset.empty()) question.options.frames = LeRobotDataset::open(flags.dataset).size();
   if (!flags.blocks.empty()) question.blocks = parse_blocks(flags.blocks);
   if (flags.cache != "all") question.cut = parse_cache_cut(flags.cache);
-  if (!flags.memory.empty()) question.memory = parse_bytes(flags.memory, "--memory");
+  if (!flags.memory.empty()) question.memory = static_cast<double>(parse_byte_size(flags.memory, "--memory"));
   if (flags.stack != "*") static_cast<void>(question.layout.stack(flags.stack));
   return question;
 }
@@ -144,7 +130,9 @@ class Planner {
 
  private:
   void measure(double seconds) {
-    std::vector<ProductShape> shapes = step_products(question_.layout, question_.plan, question_.options.shape);
+    const std::vector<PrefixCut> cuts = deepest_cuts(question_.layout, question_.plan);
+    const std::vector<ProductShape> shapes =
+        step_products(question_.layout, question_.plan, cuts, question_.options.shape);
     CalibrationOptions options{.seconds = seconds, .dtype = question_.options.memory.compute};
     options.product = [](const at::Tensor& x, const at::Tensor& weight) {
       return nn::linear(x, {.weight = weight, .bias = {}});
@@ -243,6 +231,7 @@ void add_step_flags(CLI::App& command, PlanFlags& flags) {
 void add_question_flags(CLI::App& command, PlanFlags& flags) {
   command.add_option("--cache", flags.cache, "the cut to plan for: all, auto, none, vision, hidden or kv");
   command.add_option("--cache-storage", flags.storage, "exact, bf16 or int8");
+  command.add_option("--cache-memory", flags.cache_memory, "entries that the cache keeps in memory, at most");
   command.add_option("--dataset", flags.dataset, "a LeRobotDataset folder: how many frames a cache would hold");
   command.add_option("--blocks", flags.blocks, "one row for each number of last blocks, as in 0,1,2,4,all");
   command.add_option("--stack", flags.stack, "whose blocks --blocks counts; *: of every stack");
