@@ -42,10 +42,10 @@ std::size_t PendingEntry::header_bytes() const {
   return sum;
 }
 
-std::shared_ptr<const BlockLayout> LayoutTable::intern(std::shared_ptr<const BlockLayout> layout) {
+std::shared_ptr<const BlockLayout> LayoutTable::intern(const std::shared_ptr<const BlockLayout>& layout) {
   const std::string& text = layout->text();
   const std::lock_guard lock(mutex_);
-  return layouts_.try_emplace(text, std::move(layout)).first->second;
+  return layouts_.try_emplace(text, layout).first->second;
 }
 
 std::string entry_digest(const std::string& identity, const CacheKey& key, const Block& block) {

@@ -45,7 +45,7 @@ struct StoredEntry {
 /// One copy of every layout met, since most entries share theirs. Thread safe.
 class LayoutTable {
  public:
-  [[nodiscard]] std::shared_ptr<const BlockLayout> intern(std::shared_ptr<const BlockLayout> layout);
+  [[nodiscard]] std::shared_ptr<const BlockLayout> intern(const std::shared_ptr<const BlockLayout>& layout);
 
  private:
   std::mutex mutex_;
