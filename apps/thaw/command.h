@@ -16,9 +16,11 @@ struct Outcome {
 void add_init_command(CLI::App& app, Outcome& outcome);
 void add_plan_command(CLI::App& app, Outcome& outcome);
 void add_train_command(CLI::App& app, Outcome& outcome);
+void add_cache_command(CLI::App& app, Outcome& outcome);
 void add_verify_command(CLI::App& app, Outcome& outcome);
 void add_merge_command(CLI::App& app, Outcome& outcome);
 void add_sample_command(CLI::App& app, Outcome& outcome);
 void add_inspect_command(CLI::App& app, Outcome& outcome);
+void add_bench_command(CLI::App& app, Outcome& outcome);
 
 }  // namespace thaw::cli

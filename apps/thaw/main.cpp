@@ -34,11 +34,17 @@ int fail(const Outcome& outcome, const std::string& message, ExitCode code) {
   return static_cast<int>(code);
 }
 
-/// All long flags of the subcommand the user chose, for "did you mean".
-std::vector<std::string> flags_of_chosen(const CLI::App& app) {
-  const CLI::App* chosen = app.get_subcommands().empty() ? &app : app.get_subcommands().front();
+/// The subcommand the user chose, of a subcommand if need be; the app itself when none.
+const CLI::App& chosen_command(const CLI::App& app) {
+  const CLI::App* chosen = &app;
+  while (!chosen->get_subcommands().empty()) chosen = chosen->get_subcommands().front();
+  return *chosen;
+}
+
+/// All its long flags, for "did you mean".
+std::vector<std::string> flags_of(const CLI::App& command) {
   std::vector<std::string> names;
-  for (const CLI::Option* option : chosen->get_options()) {
+  for (const CLI::Option* option : command.get_options()) {
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   }
   return names;
@@ -50,17 +56,23 @@ std::vector<std::string> subcommand_names(const CLI::App& app) {
   return names;
 }
 
+/// "thaw bench step"
+std::string full_name(const CLI::App& command) {
+  const CLI::App* parent = command.get_parent();
+  return (parent == nullptr ? "" : full_name(*parent) + " ") + command.get_name();
+}
+
 /// CLI11's complaint, with the nearest flag or subcommand for a word that it did not know.
 std::string explain(const CLI::App& app, const CLI::ParseError& error) {
   std::string message = error.what();
-  if (app.get_subcommands().empty()) {
-    const std::vector<std::string> words = app.remaining();
-    return message + (words.empty() ? " See thaw --help." : " " + thaw::suggest(words.front(), subcommand_names(app)));
+  const CLI::App& chosen = chosen_command(app);
+  const std::vector<std::string> unknown = chosen.remaining();
+  const std::vector<std::string> subcommands = subcommand_names(chosen);
+  if (!unknown.empty()) {
+    message += " " + thaw::suggest(unknown.front(), subcommands.empty() ? flags_of(chosen) : subcommands);
+    if (!subcommands.empty()) return message;
   }
-  const CLI::App* chosen = app.get_subcommands().front();
-  const std::vector<std::string> unknown = chosen->remaining();
-  if (!unknown.empty()) message += " " + thaw::suggest(unknown.front(), flags_of_chosen(app));
-  return message + " See thaw " + chosen->get_name() + " --help.";
+  return message + " See " + full_name(chosen) + " --help.";
 }
 
 int run(int argc, char** argv) {
@@ -74,10 +86,12 @@ int run(int argc, char** argv) {
   thaw::cli::add_init_command(app, outcome);
   thaw::cli::add_plan_command(app, outcome);
   thaw::cli::add_train_command(app, outcome);
+  thaw::cli::add_cache_command(app, outcome);
   thaw::cli::add_verify_command(app, outcome);
   thaw::cli::add_merge_command(app, outcome);
   thaw::cli::add_sample_command(app, outcome);
   thaw::cli::add_inspect_command(app, outcome);
+  thaw::cli::add_bench_command(app, outcome);
   try {
     std::vector<std::string> arguments = thaw::cli::with_config_file({argv + 1, argv + argc});
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them last first

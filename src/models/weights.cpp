@@ -207,6 +207,21 @@ std::vector<NamedTensor> read_weights(const SafetensorsFile& file, const Weights
   return weights;
 }
 
+std::map<std::string, at::Tensor> read_again(const fs::path& folder, const std::vector<ParameterInfo>& table,
+                                             std::vector<ParameterInfo> wanted) {
+  if (folder.empty()) {
+    throw UsageError(Problem{
+        .where = "policy", .expected = "one that was loaded from a folder", .found = "one with weights of its own"});
+  }
+  const SafetensorsFile file = open_weights(folder);
+  const WeightsIndex index = match_weights(file, table);
+  std::map<std::string, at::Tensor> tensors;
+  for (NamedTensor& tensor : read_weights(file, index, wanted, {.allow_non_finite = true})) {
+    tensors.emplace(std::move(tensor.name), std::move(tensor.tensor));
+  }
+  return tensors;
+}
+
 Statistics read_buffer_statistics(const SafetensorsFile& file, const WeightsIndex& index,
                                   const std::vector<std::string>& features) {
   std::map<std::string, RobotStatistics> found;

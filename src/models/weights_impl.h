@@ -42,6 +42,12 @@ struct ReadWeights {
 [[nodiscard]] std::vector<NamedTensor> read_weights(const SafetensorsFile& file, const WeightsIndex& index,
                                                     std::vector<ParameterInfo>& table, const ReadWeights& options);
 
+/// The tensors of `wanted`, some of `table`, from the checkpoint in `folder`, in the dtypes the file has.
+/// @throws UsageError for an empty folder; as open_weights, match_weights and read_weights
+[[nodiscard]] std::map<std::string, at::Tensor> read_again(const std::filesystem::path& folder,
+                                                           const std::vector<ParameterInfo>& table,
+                                                           std::vector<ParameterInfo> wanted);
+
 /// Statistics of normalisation buffers ("normalize_inputs.buffer_observation_state.mean", robot-prefixed ones too) for
 /// the features named. @throws FormatError when two robots' buffers disagree
 [[nodiscard]] Statistics read_buffer_statistics(const SafetensorsFile& file, const WeightsIndex& index,

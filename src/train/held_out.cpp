@@ -42,14 +42,14 @@ struct HeldOut::Sums {
   double elements = 0.0;
 };
 
-HeldOut::HeldOut(std::shared_ptr<const Policy> policy, LeRobotDataset dataset, const TrainOptions& options,
-                 at::Device device)
+HeldOut::HeldOut(std::shared_ptr<const Policy> policy, LeRobotDataset dataset, std::shared_ptr<PrefixSource> prefixes,
+                 const TrainOptions& options)
     : policy_(std::move(policy)),
       dataset_(std::move(dataset)),
+      prefixes_(std::move(prefixes)),
       positions_(spread(dataset_.size(), options.eval_samples)),
       batch_size_(options.batch_size),
-      seed_(options.seed),
-      device_(device) {}
+      seed_(options.seed) {}
 
 EvaluationResult HeldOut::measure() const {
   const at::NoGradGuard no_grad;
@@ -69,13 +69,17 @@ EvaluationResult HeldOut::measure() const {
 void HeldOut::add_batch(const std::vector<std::int64_t>& positions, Sums& sums) const {
   std::vector<Sample> samples;
   samples.reserve(positions.size());
-  for (const std::int64_t position : positions) samples.push_back(dataset_.sample(position));
-  const Batch raw = collate(samples);
-  const Batch batch = to_device(policy_->preprocessor()(raw), device_);
+  for (const std::int64_t position : positions) samples.push_back(prefixes_->read(dataset_, position));
+  PreparedBatch prepared = prefixes_->gather(std::move(samples), policy_->preprocessor());
+  const std::size_t shared = policy_->first_draw_stage();
+  const PrefixState prefix = prefixes_->state_before(prepared, shared);
+  const Batch& raw = prepared.raw;
+  const Batch& batch = prepared.batch;
   const Draw draw = policy_->draw(batch, seed_, DrawPurpose::evaluation, /*step=*/0);
-  sums.loss += policy_loss(*policy_, policy_->line().size(), batch, draw, Reduction::none).sum().item<double>();
+  const std::size_t end = policy_->line().size();
+  sums.loss += policy_loss_from(*policy_, prefix, shared, end, batch, draw, Reduction::none).sum().item<double>();
 
-  const at::Tensor chunk = policy_->sample(batch, draw.noise);
+  const at::Tensor chunk = policy_->sample_from(prefix, draw.noise);
   const at::Tensor steps = recorded_steps(batch, chunk);
   sums.normalised += squared_error(chunk, batch.at("action"), steps);
   sums.robot += squared_error(in_robot_units(*policy_, batch, chunk), raw.at("action"), steps);

@@ -98,6 +98,12 @@ void validate_evaluation(const TrainOptions& options) {
   }
 }
 
+void validate_prefix(const PrefixOptions& options) {
+  require_at_least<std::int64_t>("prefix.batch_size", options.batch_size, 0);
+  require(options.check >= 0.0 && options.check <= 1.0, "prefix.check", options.check, "in [0, 1]");
+  if (options.cache != CacheCut::none) options.store.validate();
+}
+
 }  // namespace
 
 Precision parse_precision(std::string_view text) { return parse_word(text, kPrecisions, "precision"); }
@@ -109,6 +115,7 @@ void TrainOptions::validate() const {
   require_at_least<std::int64_t>("steps", steps, 1);
   require_at_least<std::int64_t>("batch_size", batch_size, 1);
   require_at_least<std::int64_t>("accumulation", accumulation, 1);
+  require(draws >= 1 && draws <= 1024, "draws", draws, "1 to 1024");
   require(workers >= 0 && workers <= 256, "workers", workers, "0 to 256");
   require_real(grad_clip_norm, "grad_clip_norm", 0.0, 1e30, "at least 0");
   require_at_least<std::int64_t>("max_consecutive_skips", max_consecutive_skips, 1);
@@ -120,6 +127,7 @@ void TrainOptions::validate() const {
   validate_schedule(schedule);
   validate_ema(ema);
   validate_evaluation(*this);
+  validate_prefix(prefix);
 }
 
 }  // namespace thaw

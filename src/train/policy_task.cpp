@@ -1,9 +1,18 @@
 #include "thaw/train/policy_task.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <any>
 
 #include "held_out_impl.h"
-#include "thaw/data/loader.h"
+#include "prefix_source_impl.h"
+#include "thaw/core/error.h"
+#include "thaw/core/log.h"
+#include "thaw/data/ordered_loader.h"
+#include "thaw/freeze/forecast.h"
+#include "thaw/train/precision.h"
 
 namespace thaw {
 namespace {
@@ -14,48 +23,101 @@ LeRobotDataset part_of(const Policy& policy, const LeRobotDataset& dataset, cons
       {.episodes = episodes, .deltas = policy_deltas(policy, dataset), .cameras = cameras, .decode_images = true});
 }
 
+std::int64_t split_frames(const LeRobotDataset& dataset, const EpisodeSplit& split) {
+  std::int64_t frames = 0;
+  for (const auto* episodes : {&split.training, &split.held_out}) {
+    for (const std::int64_t episode : *episodes) {
+      frames += dataset.episodes().at(static_cast<std::size_t>(episode)).length();
+    }
+  }
+  return frames;
+}
+
+CacheFormat format_of(CacheStorage storage) {
+  if (storage == CacheStorage::bf16) return CacheFormat::bf16;
+  return storage == CacheStorage::int8 ? CacheFormat::int8 : CacheFormat::exact;
+}
+
+/// The options with the cut that `automatic` stands for: the cheapest step whose cache fits into the budget.
+PrefixOptions with_chosen_cut(const Policy& policy, const FreezePlan& plan, const TrainOptions& options,
+                              std::int64_t frames) {
+  PrefixOptions prefix = options.prefix;
+  if (prefix.cache != CacheCut::automatic) return prefix;
+  const ForecastOptions question{
+      .shape = {.batch_size = options.batch_size, .draws = options.draws, .accumulation = options.accumulation},
+      .format = format_of(prefix.store.storage),
+      .frames = frames};
+  const std::int64_t budget = prefix.store.folder.empty() ? prefix.store.memory_bytes : prefix.store.disk_bytes;
+  prefix.cache = choose_cut(policy.layout(), plan, question, static_cast<double>(budget)).kind;
+  log_info(fmt::format("cache: {}", cache_cut_name(prefix.cache)));
+  return prefix;
+}
+
 }  // namespace
 
 at::Tensor policy_loss(const Policy& policy, std::size_t boundary, const Batch& batch, const Draw& draw,
                        Reduction reduction) {
-  PrefixState state = policy.begin(batch);
+  return policy_loss_from(policy, policy.begin(batch), 0, boundary, batch, draw, reduction);
+}
+
+at::Tensor policy_loss_from(const Policy& policy, PrefixState state, std::size_t from, std::size_t boundary,
+                            const Batch& batch, const Draw& draw, Reduction reduction) {
+  const std::size_t first_with_grad = std::max(from, boundary);
   policy.add_draw(state, batch, draw);
-  {
-    const at::NoGradGuard no_grad;
-    run_stages(policy.line(), 0, boundary, state);
-  }
-  run_stages(policy.line(), boundary, policy.line().size(), state);
+  run_frozen_stages(policy.line(), from, first_with_grad, state);
+  run_stages(policy.line(), first_with_grad, policy.line().size(), state);
   return policy.loss(state, batch, draw, reduction);
 }
 
 struct PolicyTask::Impl {
   std::shared_ptr<Policy> policy;
   std::size_t boundary;
-  at::Device device;
+  std::int64_t draws;
   LoaderOptions loader_options;
   LeRobotDataset training;
+  std::shared_ptr<PrefixSource> source;
   std::optional<HeldOut> held_out;
   std::vector<std::string> warnings;
-  std::unique_ptr<DataLoader> loader;
+  std::unique_ptr<OrderedLoader> loader;
   std::int64_t next_batch = 0;
   double earlier_wait = 0.0;  ///< of loaders that were replaced
   std::vector<std::int64_t> samples;
 
+  /// Stages that run without grad and belong to no draw.
+  [[nodiscard]] std::size_t shared_stages() const { return std::min(boundary, policy->first_draw_stage()); }
+
   /// A loader gives batches in order: another number than the next needs another loader.
-  Batch batch(std::int64_t number) {
+  PreparedBatch batch(std::int64_t number) {
     if (!loader || number != next_batch) start_at(number);
+    const bool epoch_begins = number % loader->batches_per_epoch() == 0;
+    if (epoch_begins) source->release_weights_when_filled(datasets());
     next_batch = number + 1;
-    return to_device(loader->next(), device);
+    return std::any_cast<PreparedBatch>(loader->next());
   }
 
   void start_at(std::int64_t number) {
     if (loader) earlier_wait += loader->wait_seconds();
     LoaderOptions from_here = loader_options;
     from_here.first_batch = number;
-    const ProcessorPipeline preprocess = policy->preprocessor();
     loader.reset();
-    loader = std::make_unique<DataLoader>(training.with(training.options()), from_here,
-                                          [preprocess](Batch raw) { return preprocess(std::move(raw)); });
+    loader = start_loader(training, from_here, &PrefixSource::read);
+  }
+
+  std::unique_ptr<OrderedLoader> start_loader(const LeRobotDataset& dataset, const LoaderOptions& options,
+                                              Sample (PrefixSource::*read)(const LeRobotDataset&, std::int64_t)) {
+    const auto data = std::make_shared<const LeRobotDataset>(dataset.with(dataset.options()));
+    const ProcessorPipeline preprocess = policy->preprocessor();
+    return std::make_unique<OrderedLoader>(
+        data->size(), options, [from = source, data, read](std::int64_t position) { return (*from.*read)(*data, position); },
+        [from = source, preprocess](std::vector<Sample> read_samples) -> std::any {
+          return from->gather(std::move(read_samples), preprocess);
+        });
+  }
+
+  [[nodiscard]] std::vector<const LeRobotDataset*> datasets() const {
+    std::vector<const LeRobotDataset*> all{&training};
+    if (held_out) all.push_back(&held_out->dataset());
+    return all;
   }
 };
 
@@ -69,17 +131,23 @@ PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, c
   LeRobotDataset training = part_of(*policy, dataset, split.training, cameras);
   std::vector<std::string> warnings;
   if (!keep_statistics) warnings = fit_processors(*policy, training, options);
+  const PrefixOptions prefix = with_chosen_cut(*policy, plan, options, split_frames(dataset, split));
+  const bool caches = prefix.cache != CacheCut::none;
+  const auto source = std::make_shared<PrefixSource>(policy, plan, prefix,
+                                                     resolve_precision(options.precision, device), device,
+                                                     cameras, caches ? dataset.digest() : std::string());
   std::optional<HeldOut> held_out;
   if (!split.held_out.empty()) {
-    held_out.emplace(policy, part_of(*policy, dataset, split.held_out, cameras), options, device);
+    held_out.emplace(policy, part_of(*policy, dataset, split.held_out, cameras), source, options);
   }
   const LoaderOptions loader_options{
       .batch_size = options.batch_size, .seed = options.seed, .workers = options.workers};
   impl_ = std::make_unique<Impl>(Impl{.policy = std::move(policy),
                                       .boundary = plan.boundary,
-                                      .device = device,
+                                      .draws = options.draws,
                                       .loader_options = loader_options,
                                       .training = std::move(training),
+                                      .source = source,
                                       .held_out = std::move(held_out),
                                       .warnings = std::move(warnings)});
 }
@@ -87,12 +155,43 @@ PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, c
 PolicyTask::~PolicyTask() = default;
 
 at::Tensor PolicyTask::loss(const MicroStep& micro_step) {
-  const Batch batch = impl_->batch(micro_step.micro_batch);
-  impl_->samples = batch.indices;
+  PreparedBatch prepared = impl_->batch(micro_step.micro_batch);
+  impl_->samples = prepared.batch.indices;
   const Policy& policy = *impl_->policy;
-  const Draw draw =
-      policy.draw(batch, micro_step.seed, DrawPurpose::training, static_cast<std::uint64_t>(micro_step.micro_batch));
-  return policy_loss(policy, impl_->boundary, batch, draw);
+  const std::size_t shared = impl_->shared_stages();
+  PrefixState state = impl_->source->state_before(prepared, shared);
+  const Draw draw = policy.draw(prepared.batch, micro_step.seed, DrawPurpose::training,
+                                static_cast<std::uint64_t>(micro_step.micro_batch), impl_->draws);
+  return policy_loss_from(policy, std::move(state), shared, impl_->boundary, prepared.batch, draw);
+}
+
+bool PolicyTask::fill_cache(const std::function<bool(std::int64_t, std::int64_t)>& progress) {
+  if (impl_->source->cache() == nullptr) {
+    throw UsageError(Problem{.where = "fill_cache", .expected = "options.prefix.cache", .found = "none"});
+  }
+  const std::int64_t total = frames();
+  std::int64_t done = 0;
+  LoaderOptions in_order = impl_->loader_options;
+  in_order.shuffle = false;
+  for (const LeRobotDataset* dataset : impl_->datasets()) {
+    const auto loader = impl_->start_loader(*dataset, in_order, &PrefixSource::read_missing);
+    for (std::int64_t left = dataset->size(); left > 0; left -= in_order.batch_size) {
+      PreparedBatch prepared = std::any_cast<PreparedBatch>(loader->next());
+      impl_->source->compute_missing(prepared);
+      done += std::min(left, in_order.batch_size);
+      if (!progress(done, total) && done < total) {
+        impl_->source->cache()->flush();
+        return false;
+      }
+    }
+  }
+  impl_->source->cache()->flush();
+  return true;
+}
+
+std::optional<CacheStatistics> PolicyTask::cache_statistics() const {
+  const PrefixCache* cache = impl_->source->cache();
+  return cache == nullptr ? std::nullopt : std::optional(cache->statistics());
 }
 
 std::vector<std::int64_t> PolicyTask::last_samples() const { return impl_->samples; }
@@ -109,6 +208,12 @@ std::int64_t PolicyTask::micro_batches_per_epoch() const {
 
 double PolicyTask::data_wait_seconds() const {
   return impl_->earlier_wait + (impl_->loader ? impl_->loader->wait_seconds() : 0.0);
+}
+
+std::int64_t PolicyTask::frames() const {
+  std::int64_t frames = 0;
+  for (const LeRobotDataset* dataset : impl_->datasets()) frames += dataset->size();
+  return frames;
 }
 
 std::int64_t PolicyTask::training_frames() const { return impl_->training.size(); }

@@ -1,5 +1,6 @@
 #include "thaw/train/trainer.h"
 
+#include <fmt/format.h>
 #include <torch/nn/module.h>
 
 #include "engine_impl.h"
@@ -103,7 +104,11 @@ FitResult Trainer::fit(const LeRobotDataset& dataset) {
   PolicyTask task(impl_->policy, impl_->plan, dataset, impl_->options, impl_->device,
                   /*keep_statistics=*/impl_->resumed);
   for (const std::string& warning : task.warnings()) log_warning(warning);
-  return fit(task);
+  FitResult result = fit(task);
+  if (const std::optional<CacheStatistics> cache = task.cache_statistics()) {
+    log_info(fmt::format("cache: {} frames, {} found, {} computed", cache->entries, cache->hits, cache->stored));
+  }
+  return result;
 }
 
 StepReport Trainer::step(TrainTask& task) {

@@ -124,6 +124,16 @@ class FakePolicy final : public Policy {
     return noise - state.at("velocity").squeeze(1);
   }
   [[nodiscard]] Json config_json() const override { return {{"type", "fake"}}; }
+  [[nodiscard]] std::map<std::string, at::Tensor> read_again(std::span<const std::string> names) const override {
+    std::map<std::string, at::Tensor> tensors;
+    for (const std::string& name : names) tensors[name] = saved_.at(name).clone();
+    return tensors;
+  }
+  /// As if it had been loaded from a folder that holds its present weights: they can be read again.
+  void remember_weights() {
+    for (const auto& item : network_->named_parameters()) saved_[item.key()] = item.value().detach().clone();
+    source_ = "fake";
+  }
   void save_pretrained(const std::filesystem::path& /*folder*/) const override {}
 
   /// Grad mode that each stage last ran under.
@@ -149,6 +159,8 @@ class FakePolicy final : public Policy {
     };
     layout_.line = {stage("eyes", {"pixels"}, "seen"), stage("body", {"seen", "state"}, "features"),
                     stage("hand", {"features", "noisy", "time"}, "velocity")};
+    layout_.line[0].cut = "vision";
+    layout_.line[1].cut = "kv";
     layout_.output_key = "velocity";
     layout_.image_inputs = {"pixels"};
   }
@@ -178,6 +190,7 @@ class FakePolicy final : public Policy {
   }
 
   std::string camera_;
+  std::map<std::string, at::Tensor> saved_;
   Network network_;
   ModelLayout layout_;
   std::vector<Stage> line_;

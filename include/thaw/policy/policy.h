@@ -112,6 +112,10 @@ class Policy {
   /// `folder` must exist (a StagedDirectory when it must appear whole).
   virtual void save_pretrained(const std::filesystem::path& folder) const = 0;
 
+  /// Parameters of these names as the folder it was loaded from holds them, for one whose memory was given up.
+  /// @throws UsageError when it was loaded from no folder or a name is unknown; IoError, MismatchError as load_policy
+  [[nodiscard]] virtual std::map<std::string, at::Tensor> read_again(std::span<const std::string> names) const = 0;
+
   /// Folder the policy was loaded from; empty when it was built from a configuration.
   [[nodiscard]] const std::filesystem::path& source() const noexcept { return source_; }
 

@@ -11,6 +11,9 @@
 #include <string_view>
 #include <vector>
 
+#include "thaw/cache/prefix_cache.h"
+#include "thaw/freeze/cut.h"
+
 namespace thaw {
 
 /// automatic: bf16 where the device multiplies it natively (tensor/device.h), else fp32.
@@ -63,11 +66,23 @@ struct EmaOptions {
   double max_decay = 0.9999;
 };
 
+/// The frozen prefix of a policy: how it is computed, and what of it is kept.
+struct PrefixOptions {
+  CacheCut cache = CacheCut::none;  ///< what is computed once per frame and kept
+  CacheOptions store{.memory_bytes = std::int64_t{2} << 30, .disk_bytes = std::int64_t{100} << 30};
+  /// Samples that go through the frozen prefix at a time; 0: one when there is a cache, so that an entry depends on its
+  /// frame alone, else one where a sample keeps the processor busy by itself, else the whole batch.
+  std::int64_t batch_size = 0;
+  double check = 0.0;  ///< share of the entries found that are computed again and compared; a difference ends training
+};
+
 struct TrainOptions {
   std::int64_t steps = 100'000;  ///< optimizer steps, counted from the start of the run (a resumed run goes on to here)
   std::int64_t batch_size = 8;   ///< samples of one micro-batch
   std::int64_t accumulation = 1;  ///< micro-batches of one optimizer step
   std::uint64_t seed = 1000;
+  std::int64_t draws = 1;  ///< noise draws of every sample in a step; they share its prefix, and the loss is their mean
+  PrefixOptions prefix;
   int workers = 2;  ///< loader threads; 0 reads on the training thread
   Precision precision = Precision::automatic;
   std::optional<at::Device> device;  ///< absent: CUDA when a device answers, else CPU

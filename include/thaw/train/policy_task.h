@@ -1,10 +1,13 @@
 /// Trains a policy on a LeRobot dataset: reading, preprocessing, the line of stages, held-out evaluation.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "thaw/cache/prefix_cache.h"
 #include "thaw/data/dataset.h"
 #include "thaw/data/episode_split.h"
 #include "thaw/freeze/plan.h"
@@ -37,6 +40,9 @@ class PolicyTask final : public TrainTask {
  public:
   /// Splits the episodes, sets the processors' statistics (unless `keep_statistics`: a resumed run has them from its
   /// checkpoint) and starts nothing yet.
+  /// With a prefix cache (options.prefix) the plan must have digests (freeze/apply.h, add_digests), and the module must
+  /// hold its frozen weights as it will train. Once the cache has all frames, weights that only it spares leave memory
+  /// until they are needed again, at the latest when the task is destroyed.
   PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, const LeRobotDataset& dataset,
              const TrainOptions& options, at::Device device, bool keep_statistics = false);
   ~PolicyTask() override;
@@ -46,6 +52,14 @@ class PolicyTask final : public TrainTask {
   [[nodiscard]] std::optional<EvaluationResult> evaluate(std::int64_t step) override;
   [[nodiscard]] std::int64_t micro_batches_per_epoch() const override;
   [[nodiscard]] double data_wait_seconds() const override;
+  /// Computes what the cache lacks of all training and held-out frames. `progress` is told (frames done, frames in all)
+  /// and returns whether to go on; what was computed is kept. Returns whether all is there.
+  /// @throws UsageError when the options ask for no cache
+  bool fill_cache(const std::function<bool(std::int64_t, std::int64_t)>& progress);
+  /// nullopt without a cache.
+  [[nodiscard]] std::optional<CacheStatistics> cache_statistics() const;
+  /// Frames trained on and held out.
+  [[nodiscard]] std::int64_t frames() const;
   /// Frames trained on, and degenerate statistics found.
   [[nodiscard]] std::int64_t training_frames() const;
   [[nodiscard]] const std::vector<std::string>& warnings() const;
@@ -58,5 +72,10 @@ class PolicyTask final : public TrainTask {
 /// Training loss of a preprocessed batch: stages before `boundary` without grad, the others with grad.
 [[nodiscard]] at::Tensor policy_loss(const Policy& policy, std::size_t boundary, const Batch& batch, const Draw& draw,
                                      Reduction reduction = Reduction::mean);
+
+/// The same from `state` before stage `from`, which is not behind policy.first_draw_stage().
+[[nodiscard]] at::Tensor policy_loss_from(const Policy& policy, PrefixState state, std::size_t from,
+                                          std::size_t boundary, const Batch& batch, const Draw& draw,
+                                          Reduction reduction = Reduction::mean);
 
 }  // namespace thaw

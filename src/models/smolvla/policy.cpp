@@ -187,6 +187,12 @@ at::Tensor SmolVLAPolicy::sample_from(PrefixState state, const at::Tensor& noise
 
 Json SmolVLAPolicy::config_json() const { return smolvla_config_json(config()); }
 
+std::map<std::string, at::Tensor> SmolVLAPolicy::read_again(std::span<const std::string> names) const {
+  std::vector<ParameterInfo> wanted;
+  for (const std::string& name : names) wanted.push_back(layout_.parameter(name));
+  return models::read_again(source_, layout_.parameters, std::move(wanted));
+}
+
 void SmolVLAPolicy::save_pretrained(const std::filesystem::path& folder) const {
   write_text_atomic(folder / "config.json", config_json().dump(4));
   if (const Json vlm = smolvla_vlm_config_json(config()); !vlm.is_null()) {

@@ -40,6 +40,7 @@ class SmolVLAPolicy final : public Policy {
   [[nodiscard]] at::Tensor sample(const Batch& batch, const at::Tensor& noise) const override;
   [[nodiscard]] at::Tensor sample_from(PrefixState prefix, const at::Tensor& noise) const override;
   [[nodiscard]] Json config_json() const override;
+  [[nodiscard]] std::map<std::string, at::Tensor> read_again(std::span<const std::string> names) const override;
 
   void save_pretrained(const std::filesystem::path& folder) const override;
 

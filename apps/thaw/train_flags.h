@@ -1,0 +1,52 @@
+// The flags of a training run, which filling its cache shares: what they say decides what an entry holds.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "command.h"
+#include "flags.h"
+#include "thaw/data/dataset.h"
+#include "thaw/policy/policy.h"
+#include "thaw/train/options.h"
+
+namespace thaw::cli {
+
+struct TrainFlags {
+  std::string policy;
+  std::filesystem::path tokenizer;
+  std::filesystem::path dataset;
+  std::string episodes;
+  FreezeFlags freeze;
+  TrainOptions options;
+  std::string precision = "auto";
+  std::string device = "auto";
+  std::string schedule = "cosine";
+  std::string rates;
+  std::string eval_episodes;
+  std::string rename_map;
+  bool no_auto_scale = false;
+  bool no_tensorboard = false;
+  std::filesystem::path resume;
+  std::string cache = "none";
+  std::string cache_storage = "exact";
+  std::string cache_memory = "2GiB";
+  std::string cache_disk = "100GB";
+};
+
+void add_data_flags(CLI::App& command, TrainFlags& flags);
+void add_loop_flags(CLI::App& command, TrainOptions& options);
+void add_prefix_flags(CLI::App& command, TrainFlags& flags);
+void add_optimizer_flags(CLI::App& command, TrainFlags& flags);
+void add_run_flags(CLI::App& command, TrainFlags& flags);
+
+/// What was typed, as what the library takes. Strings end here. @throws UsageError
+[[nodiscard]] TrainOptions train_options(const TrainFlags& flags, const CLI::App& command, const Outcome& outcome);
+
+/// @throws as LeRobotDataset::open and load_policy
+[[nodiscard]] LeRobotDataset open_dataset(const TrainFlags& flags);
+[[nodiscard]] std::shared_ptr<Policy> open_policy(const TrainFlags& flags, const LeRobotDataset& dataset);
+
+}  // namespace thaw::cli

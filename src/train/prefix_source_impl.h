@@ -1,0 +1,81 @@
+// The frozen prefix of a batch: found in the cache or computed, sample by sample or all at once.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "released_weights_impl.h"
+#include "thaw/cache/prefix_cache.h"
+#include "thaw/data/dataset.h"
+#include "thaw/freeze/plan.h"
+#include "thaw/freeze/prefix_cut.h"
+#include "thaw/policy/policy.h"
+#include "thaw/train/options.h"
+
+namespace thaw {
+
+/// A batch as the loader's threads leave it.
+struct PreparedBatch {
+  Batch raw;    ///< as read, without images when the prefix is made by sample
+  Batch batch;  ///< preprocessed
+  /// By sample when the prefix is made so: what the cache had; empty where it has to be computed.
+  std::vector<CacheEntry> entries;
+  std::vector<CacheKey> keys;
+  std::vector<std::size_t> missing;  ///< samples to compute, with
+  std::vector<Batch> images;         ///< their preprocessed batches, in chunks
+};
+
+class PrefixSource {
+ public:
+  /// `cameras`: the dataset's keys of the pictures. @throws UsageError for a cut that the plan does not allow; IoError
+  PrefixSource(std::shared_ptr<Policy> policy, const FreezePlan& plan, const PrefixOptions& options,
+               Precision precision, at::Device device, std::vector<std::string> cameras,
+               const std::string& dataset_digest);
+
+  // On the loader's threads:
+
+  /// The sample at `position`: without images, and with its entry, where the cache has one.
+  [[nodiscard]] Sample read(const LeRobotDataset& dataset, std::int64_t position);
+  /// The sample without anything that costs when the cache has its entry (to fill a cache).
+  [[nodiscard]] Sample read_missing(const LeRobotDataset& dataset, std::int64_t position);
+  /// `preprocess`: a pipeline of the caller's thread.
+  [[nodiscard]] PreparedBatch gather(std::vector<Sample> samples, const ProcessorPipeline& preprocess) const;
+
+  // On the training thread:
+
+  /// The state before stage `to`, without grad. @throws CheckFailed when an entry that was checked differs
+  [[nodiscard]] PrefixState state_before(PreparedBatch& prepared, std::size_t to);
+  /// Computes and keeps what is missing, no more.
+  void compute_missing(PreparedBatch& prepared);
+
+  /// Gives up the weights that only stages before the cut use, when the cache has every frame of `datasets`.
+  void release_weights_when_filled(const std::vector<const LeRobotDataset*>& datasets);
+
+  [[nodiscard]] PrefixCache* cache() const noexcept { return cache_.get(); }
+  [[nodiscard]] const PrefixCut& cut() const noexcept { return cut_; }
+
+ private:
+  [[nodiscard]] bool by_sample() const noexcept { return chunk_ > 0; }
+  [[nodiscard]] bool is_image(const std::string& key) const;
+  [[nodiscard]] bool has_images(const Sample& sample) const;
+  [[nodiscard]] Sample without_images(Sample sample) const;
+  [[nodiscard]] CacheKey key_of(const Sample& sample) const;
+  [[nodiscard]] bool is_checked();
+  void check(const CacheKey& key, const CacheEntry& found, const CacheEntry& computed) const;
+
+  std::shared_ptr<Policy> policy_;
+  PrefixOptions options_;
+  at::Device device_;
+  std::vector<std::string> cameras_;
+  PrefixCut cut_;
+  bool has_text_ = true;
+  std::int64_t chunk_ = 0;  ///< samples computed at a time; 0: all of the batch, without taking them apart
+  std::unique_ptr<PrefixCache> cache_;
+  ReleasedWeights released_;
+  std::atomic<std::uint64_t> visits_{0};
+};
+
+}  // namespace thaw

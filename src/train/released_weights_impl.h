@@ -1,0 +1,40 @@
+// Weights that only a cached prefix needs leave memory, and come back from the checkpoint when they are needed after
+// all.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "thaw/policy/policy.h"
+
+namespace thaw {
+
+class ReleasedWeights {
+ public:
+  explicit ReleasedWeights(std::shared_ptr<Policy> policy) : policy_(std::move(policy)) {}
+  /// Brings back what is out.
+  ~ReleasedWeights();
+  ReleasedWeights(const ReleasedWeights&) = delete;
+  ReleasedWeights& operator=(const ReleasedWeights&) = delete;
+
+  /// Gives up the memory of the named parameters. A policy that was not loaded from a folder keeps them.
+  void release(const std::vector<std::string>& names);
+  /// @throws MismatchError when the checkpoint holds other values by now; IoError
+  void restore();
+  [[nodiscard]] bool any() const noexcept { return !out_.empty(); }
+
+ private:
+  struct Out {
+    std::string name;
+    at::ScalarType dtype;
+    std::string digest;
+  };
+  std::shared_ptr<Policy> policy_;
+  std::vector<Out> out_;
+};
+
+/// Names of the parameters that no stage from `cut` on uses: what a filled cache makes idle, and what is idle anyway.
+[[nodiscard]] std::vector<std::string> idle_parameters(const ModelLayout& layout, std::size_t cut);
+
+}  // namespace thaw
