@@ -15,8 +15,8 @@ namespace {
 
 template <class To, class From>
 bool fits(From value) {
-  constexpr bool integers = std::is_integral_v<To> && std::is_integral_v<From>;
-  if constexpr (integers && !std::is_same_v<From, bool>) {
+  constexpr bool kIntegers = std::is_integral_v<To> && std::is_integral_v<From>;
+  if constexpr (kIntegers && !std::is_same_v<From, bool>) {
     return std::in_range<To>(value);
   } else {
     return true;
@@ -34,7 +34,7 @@ at::Tensor convert(const Array& array, at::ScalarType dtype, const Place& place)
                                 .expected = fmt::format("a value that fits {}", c10::toString(dtype)),
                                 .found = fmt::format("{}", value)});
     }
-    values[i] = static_cast<To>(value);
+    values[i] = static_cast<To>(value);  // NOLINT(bugprone-signed-char-misuse): an int8 is a number here
   }
   return out;
 }
@@ -47,10 +47,10 @@ at::Tensor convert_halves(const arrow::HalfFloatArray& array, at::ScalarType dty
 /// Numbers of one type as `dtype`. An undefined tensor when the one cannot become the other.
 template <class Array>
 at::Tensor convert_numbers(const Array& array, at::ScalarType dtype, const Place& place) {
-  constexpr bool integers = std::is_integral_v<typename Array::value_type>;
+  constexpr bool kIntegers = std::is_integral_v<typename Array::value_type>;
   if (dtype == at::kFloat) return convert<float>(array, dtype, place);
   if (dtype == at::kDouble) return convert<double>(array, dtype, place);
-  if constexpr (!integers) {
+  if constexpr (!kIntegers) {
     return dtype == at::kHalf ? convert<float>(array, at::kFloat, place).to(at::kHalf) : at::Tensor();
   } else {
     switch (dtype) {
@@ -70,6 +70,7 @@ at::Tensor convert_numbers(const Array& array, at::ScalarType dtype, const Place
   }
 }
 
+// NOLINTBEGIN(readability-identifier-naming): Arrow calls them Visit
 /// Reads an array whatever its type, as arrow::VisitArrayInline finds it.
 struct NumberReader {
   at::ScalarType dtype;
@@ -91,6 +92,7 @@ struct NumberReader {
   }
   arrow::Status Visit(const arrow::Array& /*other*/) { return arrow::Status::OK(); }
 };
+// NOLINTEND(readability-identifier-naming)
 
 template <class Array>
 void append_texts(const Array& array, std::vector<std::string>& texts) {

@@ -70,6 +70,7 @@ at::Tensor rows_of(const at::Tensor& column, const std::vector<std::int64_t>& ro
 at::Tensor pictures(lerobot::Camera& camera, const Episode& episode, const std::vector<std::int64_t>& frames) {
   const std::set<std::int64_t> distinct(frames.begin(), frames.end());
   std::vector<std::int64_t> rising;
+  rising.reserve(distinct.size());
   for (const std::int64_t frame : distinct) rising.push_back(frame - episode.from);
   const std::vector<at::Tensor> decoded = camera.frames(static_cast<std::size_t>(episode.index), rising);
   if (frames.size() == 1) return decoded.front();
@@ -293,6 +294,7 @@ at::Tensor LeRobotDataset::column(const std::string& key) const {
   const auto found = columns.find(key);
   if (found == columns.end()) {
     std::vector<std::string> known;
+    known.reserve(columns.size());
     for (const auto& [name, column] : columns) known.push_back(name);
     check_known("column", key, known);
   }
