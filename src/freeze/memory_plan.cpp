@@ -241,26 +241,26 @@ class Walk {
     memory_.activations = held;
   }
 
-  /// From the last stage to the boundary. A stage finds what it and those before it saved and wrote; gradients of
-  /// parameters come.
+  /// At the last stage that backward walks all gradients are there, and the room of the activations before it is not
+  /// yet free for them: nodes of the graph, which live until the pass is over, lie between the blocks that were given
+  /// back, and a gradient is larger than what lies between two nodes.
   void run_backward() {
-    double activations = memory_.activations;
+    double passing = 0;
     double gradients = 0;
+    std::string last;
     std::set<std::string> seen;
     for (std::size_t i = layout_.line.size(); i-- > first_grad_;) {
+      if (!plan_.line[i].backward_walks) continue;
       const StageInfo& stage = layout_.line[i];
-      const StageMemory& memory = memory_.stages[i];
-      activations -= memory.keys;
-      if (plan_.line[i].backward_walks) {
-        for (const std::string& name : stage.parameters) {
-          if (trains(name) && seen.insert(name).second) gradients += gradient_bytes(name);
-        }
-        const double again = shape_.checkpoint_activations ? saved_by(stage) : 0.0;
-        const double found = shape_.accumulation > 1 ? 0.0 : gradients;
-        note(MemoryPhase::backward, stage.name, held_ + activations + found + again + memory.workspace);
+      for (const std::string& name : stage.parameters) {
+        if (trains(name) && seen.insert(name).second) gradients += gradient_bytes(name);
       }
-      activations -= memory.saved;
+      const double again = shape_.checkpoint_activations ? saved_by(stage) : 0.0;
+      passing = std::max(passing, memory_.stages[i].workspace + again);
+      last = stage.name;
     }
+    const double found_before = shape_.accumulation > 1 ? 0.0 : gradients;
+    note(MemoryPhase::backward, last, held_ + memory_.activations + found_before + passing);
   }
 
   [[nodiscard]] double gradient_bytes(const std::string& name) const {
