@@ -28,6 +28,7 @@ struct ParquetFile::Impl {
   [[nodiscard]] std::vector<std::string> names() const {
     const auto* root = schema().group_node();
     std::vector<std::string> names;
+    names.reserve(static_cast<std::size_t>(root->field_count()));
     for (int i = 0; i < root->field_count(); ++i) names.push_back(root->field(i)->name());
     return names;
   }
