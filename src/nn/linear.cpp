@@ -4,6 +4,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/autograd.h>
 
+#include <optional>
+
 #include "onednn_impl.h"
 
 namespace thaw::nn {
@@ -18,11 +20,11 @@ at::Tensor rows(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 class Product : public torch::autograd::Function<Product> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias) {
+                            const std::optional<at::Tensor>& bias) {
     context->save_for_backward(
         {weight.requires_grad() ? x : at::Tensor(), x.requires_grad() ? weight : at::Tensor()});
-    context->saved_data["bias"] = bias.defined() && bias.requires_grad();
-    return onednn::linear(x, weight, bias);
+    context->saved_data["bias"] = bias && bias->requires_grad();
+    return onednn::linear(x, weight, bias.value_or(at::Tensor()));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -73,7 +75,9 @@ at::Tensor linear(const at::Tensor& x, const Linear& layer) {
   const at::Tensor bias = layer.bias.defined() ? layer.bias.to(dtype) : layer.bias;
   const at::Tensor input = x.to(dtype);
   if (!onednn::takes(input, layer.weight)) return at::linear(input, layer.weight, bias);
-  if (needs_graph(x, layer)) return Product::apply(input, layer.weight, bias);
+  if (needs_graph(x, layer)) {
+    return Product::apply(input, layer.weight, bias.defined() ? std::optional(bias) : std::nullopt);
+  }
   return onednn::linear(input, layer.weight, bias);
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <optional>
+#include <vector>
 
 namespace thaw::nn::onednn {
 namespace {
@@ -29,6 +30,13 @@ bool is_plain_float(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.layout() == at::kStrided && tensor.numel() > 0;
 }
 
+/// (rows, out) -> (..., out) as `x` has it. No view for autograd: what follows may write into it.
+at::Tensor with_rows_of(const at::Tensor& x, const at::Tensor& product) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = product.size(-1);
+  return at::_unsafe_view(product, shape);
+}
+
 }  // namespace
 
 bool takes(const at::Tensor& x, const at::Tensor& weight) {
@@ -46,14 +54,17 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     name = "gelu";
     algorithm = "tanh";
   }
-  return multiply.call(x, weight, optional_tensor(bias), name, Scalars(), algorithm);
+  const at::Tensor rows = x.reshape({-1, x.size(-1)});
+  return with_rows_of(x, multiply.call(rows, weight, optional_tensor(bias), name, Scalars(), algorithm));
 }
 
 at::Tensor linear_add(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const at::Tensor& residual) {
   static const auto multiply = find_operator<LinearAdd>("binary");
   const at::NoGradGuard no_grad;
-  return multiply.call(x, residual, weight, optional_tensor(bias), "add");
+  const at::Tensor rows = x.reshape({-1, x.size(-1)});
+  const at::Tensor added = residual.reshape({-1, residual.size(-1)});
+  return with_rows_of(x, multiply.call(rows, added, weight, optional_tensor(bias), "add"));
 }
 
 }  // namespace thaw::nn::onednn
