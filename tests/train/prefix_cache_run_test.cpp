@@ -283,7 +283,7 @@ TEST(Draws, SeveralShareAPrefixAndTheirLossIsTheMean) {
     const LeRobotDataset wanted = dataset.with({.deltas = policy_deltas(*policy, dataset)});
     for (const std::int64_t index : task.task->last_samples()) samples.push_back(wanted.sample(index));
     const Batch batch = policy->preprocessor()(collate(samples));
-    const Draw draw = policy->draw(batch, 0, DrawPurpose::training, static_cast<std::uint64_t>(k));
+    const Draw draw = policy->draw(batch, 0, DrawPurpose::training, static_cast<std::uint64_t>(k), 1);
     single.push_back(policy_loss(*policy, task.plan.boundary, batch, draw).detach());
   }
   const auto result = compare_tensors(loss.detach(), at::stack(single).mean(), {.relative = 1e-6});
