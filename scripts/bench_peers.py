@@ -456,11 +456,11 @@ def render(document: dict, page: Path) -> str:
         "backward, clipping, AdamW, scheduler and zero_grad as its trainer makes them, on that batch. thaw's total includes waiting "
         "for its loader, LeRobot's does not. A cache is full when measuring begins.",
         "* **Memory**: `VmHWM`, set back after loading and warming up, less `VmRSS` before anything was loaded.",
-        "* **GEMM rate**: in thaw's process, between rounds, with the same threads: every matrix product of the stages that ran, at "
-        "their shapes, as `at::linear` and `at::mm` on plain float32 tensors and as the library's own `nn::linear`; the best of "
-        "five runs each, and the better of the two sums. The vision tower's share counts the FLOPs of its blocks, attention "
-        "included, over the time of its stages. The cached step's share counts forward and backward FLOPs of the stages that ran, "
-        "over the whole step, optimizer included.",
+        "* **GEMM rate**: in thaw's process, between rounds, with the same threads, as `thaw plan` calibrates: every matrix product "
+        "of the stages that ran, at the shapes it had, with weights that are in no cache, once as `at::linear` on plain float32 "
+        "tensors and once as the library's own `nn::linear`; of the two, the faster sum. The vision tower's share counts the FLOPs "
+        "of its blocks, attention included, over the time of its stages. The cached step's share counts forward and backward "
+        "FLOPs of the stages that ran, over the whole step, optimizer included.",
         "* **Data**: a frame is one decoded picture. Both loaders read uint8 pictures of two cameras, state, and chunks of 50 "
         "actions, in random order, with two workers. Batches that were read ahead before a round are not counted.", "",
         "Parts: " + "; ".join(f"{name} on {run['date']}, load {run['load_average']:.2f} when it began" for name, run in

@@ -1,5 +1,8 @@
 #include "bench_memory.h"
 
+#include <malloc.h>
+
+#include <algorithm>
 #include <fstream>
 #include <string>
 
@@ -15,17 +18,28 @@ std::int64_t status_bytes(const std::string& field) {
   return 0;
 }
 
+/// Sets the system's own peak back to what is held now.
+void forget_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
 }  // namespace
 
 PeakMemory::PeakMemory() : baseline_(status_bytes("VmRSS")) {}
 
 void PeakMemory::mark() {
   loading_peak_ = status_bytes("VmHWM");
-  std::ofstream("/proc/self/clear_refs") << "5";
+  peak_ = 0;
+  forget_peak();
+}
+
+void PeakMemory::leave_out(const std::function<void()>& work) {
+  peak_ = std::max(peak_, status_bytes("VmHWM"));
+  work();
+  malloc_trim(0);
+  forget_peak();
 }
 
 Json PeakMemory::report() const {
-  const std::int64_t peak = status_bytes("VmHWM");
+  const std::int64_t peak = std::max(peak_, status_bytes("VmHWM"));
   return Json{{"baseline_bytes", baseline_},
               {"loading_peak_bytes", loading_peak_},
               {"resident_bytes", status_bytes("VmRSS")},
