@@ -9,7 +9,7 @@
 namespace thaw::cli {
 namespace {
 
-constexpr double kCalibrationSeconds = 2.0;
+constexpr double kCalibrationSeconds = 1.0;
 
 /// How often a product of each shape occurs.
 using Products = std::map<ProductShape, std::int64_t>;

@@ -37,7 +37,8 @@ struct SampleFlags {
 /// The batch that the task's first step trains on.
 Batch first_batch(const Policy& policy, const LeRobotDataset& dataset, const TrainOptions& options) {
   const LeRobotDataset reads =
-      dataset.with({.deltas = policy_deltas(policy, dataset),
+      dataset.with({.episodes = dataset.options().episodes,
+                    .deltas = policy_deltas(policy, dataset),
                     .cameras = policy_cameras(policy, dataset, options.allow_missing_cameras)});
   DataLoader loader(reads.with(reads.options()),
                     {.batch_size = options.batch_size, .seed = options.seed, .workers = 0});
@@ -253,6 +254,7 @@ void add_bench_step_command(CLI::App& bench, Outcome& outcome) {
   command->add_option("--policy", train.policy, "a checkpoint folder")->required();
   command->add_option("--tokenizer", train.tokenizer, "folder with the tokenizer, when it is not beside it");
   command->add_option("--dataset", train.dataset, "a LeRobotDataset folder");
+  command->add_option("--episodes", train.episodes, "only these, as in 0,3,5-7");
   command->add_flag("--synthetic", flags->synthetic, "one fixed random batch instead of a dataset");
   train.freeze.add_to(*command);
   command->add_option("--batch-size", train.options.batch_size, "samples of one step");
