@@ -144,10 +144,16 @@ def take_turns(turns: list, rounds: int) -> dict:
     for number in range(rounds):
         for name, child, command in turns:
             answers[name].append(child.ask(command))
-        shown = ", ".join(f"{name} {answers[name][-1].get('total_ms', answers[name][-1].get('frames_per_s', 0)):.0f}"
-                          for name, _, _ in turns)
+        shown = ", ".join(f"{name} {shown_of(answers[name][-1])}" for name, _, _ in turns)
         say(f"round {number + 1} of {rounds}: {shown}")
     return answers
+
+
+def shown_of(answer: dict) -> str:
+    for key, unit in (("total_ms", "ms"), ("frames_per_s", "frames/s"), ("gflops_per_s", "GFLOP/s")):
+        if key in answer:
+            return f"{answer[key]:.0f} {unit}"
+    return "?"
 
 
 def warm_up(child: Child) -> None:
@@ -222,7 +228,7 @@ class Bench:
             agreement = agree(losses, chunks)
             step.ask("mark"), peer.ask("mark")
             turns = [("lerobot_step", peer, "step"), ("thaw_step", step, "go"), ("lerobot_sample", peer, "sample"),
-                     ("thaw_sample", sample, "go"), ("gemm", step, "gemm")]
+                     ("thaw_sample", sample, "go"), ("gemm", step, "gemm vision")]
             answers = take_turns(turns, self.a.rounds)
             return {"agreement": agreement, "facts": {"thaw": step.facts, "lerobot": peer.facts}, "rounds": answers,
                     "predicted": {"thaw_step": self.predicted("none")}}
@@ -240,7 +246,7 @@ class Bench:
             peer = stack.enter_context(self.lerobot_child("lerobot", "policy", "--inputs", self.inputs()))
             peer.ask("step"), peer.ask("mark")
             turns = [("lerobot_step", peer, "step")] + [(f"thaw_{name}", child, "go") for name, child in children.items()]
-            answers = take_turns([*turns, ("gemm", children["kv"], "gemm")], self.a.rounds)
+            answers = take_turns([*turns, ("gemm", children["kv"], "gemm step")], self.a.rounds)
             return {"facts": {**{name: child.facts for name, child in children.items()}, "lerobot": peer.facts},
                     "rounds": answers,
                     "predicted": {"thaw_vision": self.predicted("vision"), "thaw_kv": self.predicted("kv")}}
@@ -262,8 +268,8 @@ class Bench:
 
     def predicted(self, cache: str, draws: int = 1) -> dict:
         """What `thaw plan` says beforehand: bytes above the process itself, and seconds."""
-        plan = json.loads(self.run([self.thaw, "plan", "--policy", self.checkpoint(), "--batch-size", BATCH, "--draws", draws,
-                                    "--precision", "fp32", "--cache", cache, "--json"]))
+        plan = json.loads(self.run([self.thaw, "plan", "--policy", self.checkpoint(), "--dataset", self.frames(), "--batch-size", BATCH,
+                                    "--draws", draws, "--precision", "fp32", "--cache", cache, "--json"]))
         forecast = next(f for f in plan["forecasts"] if f["cut"]["kind"] == cache)
         return {"peak_bytes": forecast["memory"]["peak_bytes"], "step_seconds": forecast["step_seconds"]}
 
@@ -292,7 +298,7 @@ def figures(runs: dict) -> dict:
         put("uncached_step", median(r["thaw_step"], "total_ms"), median(r["lerobot_step"], "total_ms"))
         put("sampling", median(r["thaw_sample"], "total_ms"), median(r["lerobot_sample"], "total_ms"))
         put("peak_memory", peak(r["thaw_step"]), peak(r["lerobot_step"]))
-        put_share(result, "gemm_share_vision", [answer["vision"] for answer in r["gemm"]])
+        put_share(result, "gemm_share_vision", r["gemm"])
     if "cached" in runs:
         r = runs["cached"]["rounds"]
         peer = median(r["lerobot_step"], "total_ms")
@@ -300,7 +306,7 @@ def figures(runs: dict) -> dict:
         put("kv_cache_step", median(r["thaw_kv"], "total_ms"), peer)
         put("draws4", median(r["thaw_vision_draws4"], "total_ms"), 4 * median(r["thaw_vision"], "total_ms"))
         put("peak_memory_kv", peak(r["thaw_kv"]), peak(r["lerobot_step"]))
-        put_share(result, "gemm_share_expert", [answer["step"] for answer in r["gemm"]])
+        put_share(result, "gemm_share_expert", r["gemm"])
     for part in ("data_96", "data_480"):
         if part in runs:
             r = runs[part]["rounds"]
@@ -466,7 +472,7 @@ def render(document: dict, page: Path) -> str:
         "Parts: " + "; ".join(f"{name} on {run['date']}, load {run['load_average']:.2f} when it began" for name, run in
                               runs.items()) + ".", "",
         "## Again", "",
-        "    scripts/bench-peers                                    # all, about 12 minutes on two cores",
+        "    scripts/bench-peers                                    # all, about a quarter of an hour on two cores",
         "    scripts/bench-peers --only data_96,data_480 --rounds 9 # some figures, merged into the others", "",
         NOTES[0], kept_notes(page), NOTES[1], "",
     ]

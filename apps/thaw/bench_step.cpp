@@ -107,31 +107,40 @@ class StepBench {
     return json;
   }
 
-  /// FLOP/s of the last step, beside what the machine reaches on the same products right now.
-  [[nodiscard]] Json gemm() {
+  /// FLOP/s of the last step, beside what the machine reaches on the same products right now: of the blocks of a stack
+  /// ("vision") or of the "step" as a whole. Nothing of a stack that did not run.
+  [[nodiscard]] Json gemm(const std::string& group) {
     if (options_.draws > 1) throw UsageError(Problem{.where = "gemm", .expected = "--draws 1"});
-    Json shares;
-    memory_.leave_out([&] { shares = gemm_shares(); });
-    return shares;
+    Json share = Json::object();
+    memory_.leave_out([&] { share = gemm_share(group); });
+    return share;
   }
 
-  [[nodiscard]] Json memory() const { return memory_.report(); }
+  /// "gemm GROUP" for each.
+  [[nodiscard]] std::map<std::string, std::function<Json()>> commands() {
+    std::map<std::string, std::function<Json()>> commands{{"memory", [this] { return memory_.report(); }},
+                                                          {"mark", [this] { return mark(); }},
+                                                          {"gemm step", [this] { return gemm("step"); }}};
+    for (const BlockStack& stack : policy_->layout().stacks) {
+      commands["gemm " + stack.name] = [this, name = stack.name] { return gemm(name); };
+    }
+    return commands;
+  }
+
+ private:
   [[nodiscard]] Json mark() {
     memory_.mark();
     return memory_.report();
   }
 
- private:
-  [[nodiscard]] Json gemm_shares() const {
+  [[nodiscard]] Json gemm_share(const std::string& group) const {
     const std::vector<StageTime> times = policy_->clock().times();
-    Json json = Json::object();
-    for (const BlockStack& stack : policy_->layout().stacks) {
-      const auto share = share_of_stack(policy_->layout(), times, stack.name, options_.batch_size);
-      if (share) json[stack.name] = share->to_json();
+    const ModelLayout& layout = policy_->layout();
+    if (group == "step") {
+      return share_of_step(layout, plan_, times, options_.batch_size, last_.total - last_.data).to_json();
     }
-    json["step"] =
-        share_of_step(policy_->layout(), plan_, times, options_.batch_size, last_.total - last_.data).to_json();
-    return json;
+    const std::optional<GemmShare> share = share_of_stack(layout, times, group, options_.batch_size);
+    return share ? share->to_json() : Json::object();
   }
 
   void load() {
@@ -192,10 +201,8 @@ void run_step(const StepFlags& flags, const CLI::App& command, const Outcome& ou
   }
   flags.rounds.apply();
   StepBench bench(flags, std::move(options));
-  const Json document = run_rounds(flags.rounds, bench.facts(), [&bench] { return bench.round(); },
-                                   {{"gemm", [&bench] { return bench.gemm(); }},
-                                    {"memory", [&bench] { return bench.memory(); }},
-                                    {"mark", [&bench] { return bench.mark(); }}});
+  const Json document = run_rounds(
+      flags.rounds, bench.facts(), [&bench] { return bench.round(); }, bench.commands());
   print_rounds(document, flags.rounds, outcome.json);
 }
 
