@@ -200,7 +200,7 @@ class Planner {
     });
     const PrefixCut& cut = wanted == allowed.end() ? allowed.back() : *wanted;
     const std::int64_t batch = largest_batch(question_.layout, plan, cut, question_.options, *question_.memory);
-    return fmt::format("{}, the last {} blocks of {} may train; with them the batch may grow to {}.\n", where, *blocks,
+    return fmt::format("{},\nthe last {} blocks of {} may train; with them the batch may grow to {}.\n", where, *blocks,
                        stack_text(), batch);
   }
 

@@ -6,14 +6,10 @@
 
 #include <optional>
 
-#include "onednn_impl.h"
+#include "product_impl.h"
 
 namespace thaw::nn {
 namespace {
-
-at::ScalarType at_least_float(at::ScalarType dtype) { return c10::promoteTypes(dtype, at::kFloat); }
-
-at::Tensor rows(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
 /// The product with its two gradients through oneDNN. Keeps for backward only what the gradients that are asked for
 /// need: nothing of a frozen weight's input, nothing of a weight whose input needs no gradient.
@@ -31,13 +27,12 @@ class Product : public torch::autograd::Function<Product> {
                                                  const torch::autograd::variable_list& gradients) {
     const torch::autograd::variable_list saved = context->get_saved_variables();
     const at::Tensor& gradient = gradients.at(0);
-    const at::Tensor flat = rows(gradient);
     at::Tensor of_x;
     at::Tensor of_weight;
     at::Tensor of_bias;
-    if (saved.at(1).defined()) of_x = onednn::linear(gradient, saved.at(1).t(), {});
-    if (saved.at(0).defined()) of_weight = onednn::linear(flat.t(), rows(saved.at(0)).t(), {});
-    if (context->saved_data["bias"].toBool()) of_bias = flat.sum(0);
+    if (saved.at(1).defined()) of_x = gradient_of_input(gradient, saved.at(1));
+    if (saved.at(0).defined()) of_weight = gradient_of_weight(gradient, saved.at(0));
+    if (context->saved_data["bias"].toBool()) of_bias = as_rows(gradient).sum(0);
     return {of_x, of_weight, of_bias};
   }
 };
@@ -97,12 +92,6 @@ at::Tensor linear_add(const at::Tensor& x, const Linear& layer, const at::Tensor
   return linear(x, layer).add_(residual);
 }
 
-at::Tensor rms_norm(const at::Tensor& x, const RmsNorm& norm) {
-  const at::Tensor wide = x.to(at_least_float(x.scalar_type()));
-  const at::Tensor scale = wide.square().mean(/*dim=*/-1, /*keepdim=*/true).add_(norm.eps).rsqrt_();
-  return norm.weight * (wide * scale).to(x.scalar_type());
-}
-
 LayerNorm find_layer_norm(const ParameterMap& parameters, const std::string& prefix, double eps) {
   return {.weight = find_parameter(parameters, prefix + ".weight"),
           .bias = find_parameter(parameters, prefix + ".bias"),
@@ -112,17 +101,6 @@ LayerNorm find_layer_norm(const ParameterMap& parameters, const std::string& pre
 at::Tensor layer_norm(const at::Tensor& x, const LayerNorm& norm) {
   const at::Tensor bias = cast_for(norm.weight, norm.bias);
   return at::layer_norm(cast_for(norm.weight, x), norm.weight.sizes(), norm.weight, bias, norm.eps);
-}
-
-GatedMlp find_gated_mlp(const ParameterMap& parameters, const std::string& prefix) {
-  return {.gate = find_linear(parameters, prefix + ".gate_proj"),
-          .up = find_linear(parameters, prefix + ".up_proj"),
-          .down = find_linear(parameters, prefix + ".down_proj")};
-}
-
-at::Tensor gated_mlp(const at::Tensor& x, const GatedMlp& mlp) {
-  const at::Tensor gate = linear_silu(x, mlp.gate);
-  return linear(gate * linear(x, mlp.up), mlp.down);
 }
 
 }  // namespace thaw::nn

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "thaw/core/error.h"
+#include "thaw/policy/run_once.h"
 
 namespace thaw {
 namespace {
@@ -35,8 +36,12 @@ void run_stages(std::span<const Stage> line, std::size_t from, std::size_t to, P
 }
 
 void run_frozen_stages(std::span<const Stage> line, std::size_t from, std::size_t to, PrefixState& state) {
-  check_range(line.size(), from, to);
   const at::NoGradGuard no_grad;
+  run_stages_once(line, from, to, state);
+}
+
+void run_stages_once(std::span<const Stage> line, std::size_t from, std::size_t to, PrefixState& state) {
+  check_range(line.size(), from, to);
   const std::map<std::string, std::size_t> readers = last_readers(line);
   for (std::size_t i = from; i < to; ++i) {
     line[i].run(state);

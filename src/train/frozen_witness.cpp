@@ -3,6 +3,7 @@
 #include <set>
 
 #include "frozen_witness_impl.h"
+#include "released_weights_impl.h"
 #include "thaw/tensor/digest.h"
 #include "thaw/train/parameters.h"
 
@@ -45,9 +46,9 @@ std::vector<std::string> FrozenWitness::moved(const torch::nn::Module& module) c
   std::vector<std::string> names;
   for (const auto& [name, digest] : digests_) {
     const auto found = now.find(name);
-    // Weights that a filled cache made idle are not in memory: nothing can have moved them, and they are compared when
+    // Weights that training has no use for are not in memory: nothing can have moved them, and they are compared when
     // they come back.
-    if (found != now.end() && found->second.numel() == 0) continue;
+    if (found != now.end() && is_released(found->second)) continue;
     if (found == now.end() || tensor_digest(found->second) != digest) names.push_back(name);
   }
   return names;

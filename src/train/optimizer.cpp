@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <new>
 
 #include "named_state_impl.h"
 #include "thaw/core/error.h"
@@ -40,6 +43,15 @@ void require_every_rule_matches(const std::vector<RateRule>& rules, const std::v
   }
 }
 
+/// Zeros like `tensor` whose memory counts only once it is written to: before the first step a run may give up weights
+/// that it has no use for.
+at::Tensor untouched_zeros(const at::Tensor& tensor) {
+  if (!tensor.is_cpu()) return at::zeros_like(tensor);
+  void* memory = std::calloc(std::max<std::size_t>(tensor.nbytes(), 1), 1);
+  if (memory == nullptr) throw std::bad_alloc();
+  return at::from_blob(memory, tensor.sizes(), std::free, tensor.options().requires_grad(false));
+}
+
 std::string key(const std::string& parameter, const char* kind) { return fmt::format("state/{}/{}", parameter, kind); }
 
 }  // namespace
@@ -62,7 +74,7 @@ AdamW::AdamW(const std::vector<TrainableParameter>& parameters, const OptimizerO
   for (const TrainableParameter& parameter : parameters) {
     const double peak = peak_of(parameter, options, base_rate_);
     groups_[peak].push_back(slots_.size());
-    slots_.push_back({parameter, at::zeros_like(parameter.tensor), at::zeros_like(parameter.tensor), peak});
+    slots_.push_back({parameter, untouched_zeros(parameter.tensor), untouched_zeros(parameter.tensor), peak});
   }
 }
 

@@ -12,6 +12,7 @@
 #include "thaw/core/log.h"
 #include "thaw/data/ordered_loader.h"
 #include "thaw/freeze/forecast.h"
+#include "thaw/policy/run_once.h"
 #include "thaw/train/precision.h"
 
 namespace thaw {
@@ -22,6 +23,8 @@ LeRobotDataset part_of(const Policy& policy, const LeRobotDataset& dataset, cons
   return dataset.with(
       {.episodes = episodes, .deltas = policy_deltas(policy, dataset), .cameras = cameras, .decode_images = true});
 }
+
+constexpr int kBatchesAhead = 2;  // each holds its images or its cached prefixes
 
 std::int64_t split_frames(const LeRobotDataset& dataset, const EpisodeSplit& split) {
   std::int64_t frames = 0;
@@ -65,7 +68,7 @@ at::Tensor policy_loss_from(const Policy& policy, PrefixState state, std::size_t
   const std::size_t first_with_grad = std::max(from, boundary);
   policy.add_draw(state, batch, draw);
   run_frozen_stages(policy.line(), from, first_with_grad, state);
-  run_stages(policy.line(), first_with_grad, policy.line().size(), state);
+  run_stages_once(policy.line(), first_with_grad, policy.line().size(), state);
   return policy.loss(state, batch, draw, reduction);
 }
 
@@ -141,7 +144,7 @@ PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, c
     held_out.emplace(policy, part_of(*policy, dataset, split.held_out, cameras), source, options);
   }
   const LoaderOptions loader_options{
-      .batch_size = options.batch_size, .seed = options.seed, .workers = options.workers};
+      .batch_size = options.batch_size, .seed = options.seed, .workers = options.workers, .prefetch = kBatchesAhead};
   impl_ = std::make_unique<Impl>(Impl{.policy = std::move(policy),
                                       .boundary = plan.boundary,
                                       .draws = options.draws,

@@ -73,6 +73,7 @@ PrefixSource::PrefixSource(std::shared_ptr<Policy> policy, const FreezePlan& pla
       has_text_(depends_on_text(policy_->layout(), cut_.stage)),
       chunk_(chunk_of(options, policy_->layout(), cut_, device)),
       released_(policy_) {
+  released_.release(idle_parameters(policy_->layout(), 0));
   if (options.cache == CacheCut::none) return;
   cache_ = std::make_unique<PrefixCache>(prefix_identity(*policy_, plan, cut_, precision, device, dataset_digest),
                                          options.store);
@@ -145,7 +146,7 @@ PreparedBatch PrefixSource::gather(std::vector<Sample> samples, const ProcessorP
 }
 
 void PrefixSource::compute_missing(PreparedBatch& prepared) {
-  if (!prepared.images.empty()) released_.restore();
+  if (!prepared.images.empty()) restore_weights();
   auto slot = prepared.missing.begin();
   for (Batch& images : prepared.images) {
     PrefixState state = policy_->begin(to_device(std::move(images), device_));
@@ -192,13 +193,20 @@ PrefixState PrefixSource::state_before(PreparedBatch& prepared, std::size_t to) 
 }
 
 void PrefixSource::release_weights_when_filled(const std::vector<const LeRobotDataset*>& datasets) {
-  if (!cache_ || released_.any()) return;
+  if (!cache_ || !holds_all_weights_) return;
   for (const LeRobotDataset* dataset : datasets) {
     for (std::int64_t position = 0; position < dataset->size(); ++position) {
       if (!cache_->contains(key_of(dataset->sample_without_images(position)))) return;
     }
   }
   released_.release(idle_parameters(policy_->layout(), cut_.stage));
+  holds_all_weights_ = false;
+}
+
+void PrefixSource::restore_weights() {
+  if (holds_all_weights_) return;
+  released_.restore(parameters_before(policy_->layout(), cut_.stage));
+  holds_all_weights_ = true;
 }
 
 }  // namespace thaw

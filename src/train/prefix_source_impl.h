@@ -64,6 +64,7 @@ class PrefixSource {
   [[nodiscard]] Sample without_images(Sample sample) const;
   [[nodiscard]] CacheKey key_of(const Sample& sample) const;
   [[nodiscard]] bool is_checked();
+  void restore_weights();
   void check(const CacheKey& key, const CacheEntry& found, const CacheEntry& computed) const;
 
   std::shared_ptr<Policy> policy_;
@@ -75,6 +76,7 @@ class PrefixSource {
   std::int64_t chunk_ = 0;  ///< samples computed at a time; 0: all of the batch, without taking them apart
   std::unique_ptr<PrefixCache> cache_;
   ReleasedWeights released_;
+  bool holds_all_weights_ = true;  ///< of those that some stage uses
   std::atomic<std::uint64_t> visits_{0};
 };
 

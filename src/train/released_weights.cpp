@@ -4,7 +4,10 @@
 #include <malloc.h>
 #include <torch/nn/module.h>
 
+#include <algorithm>
 #include <exception>
+#include <iterator>
+#include <limits>
 #include <set>
 
 #include "thaw/core/error.h"
@@ -14,42 +17,53 @@
 namespace thaw {
 
 ReleasedWeights::~ReleasedWeights() {
+  std::vector<std::string> names;
+  for (const auto& [name, out] : out_) names.push_back(name);
   try {
-    restore();
+    restore(names);
   } catch (const std::exception& error) {
-    log_warning(std::string("The policy is left without the weights that its cache spared: ") + error.what());
+    log_warning(std::string("The policy is left without the weights that training had no use for: ") + error.what());
   }
 }
 
 void ReleasedWeights::release(const std::vector<std::string>& names) {
-  if (any() || policy_->source().empty()) return;
+  if (policy_->source().empty()) return;
   auto parameters = policy_->module()->named_parameters();
   for (const std::string& name : names) {
     at::Tensor& parameter = parameters[name];
-    out_.push_back({.name = name, .dtype = parameter.scalar_type(), .digest = tensor_digest(parameter.detach())});
-    parameter.set_data(at::empty({0}, parameter.options()));
+    if (parameter.numel() < 2) continue;
+    const Out out{.dtype = parameter.scalar_type(), .digest = tensor_digest(parameter.detach())};
+    if (!out_.emplace(name, out).second) continue;
+    const at::Tensor nothing = at::full({1}, std::numeric_limits<double>::quiet_NaN(), parameter.options());
+    parameter.set_data(nothing.expand(parameter.sizes()));
   }
   malloc_trim(0);
 }
 
-void ReleasedWeights::restore() {
-  if (!any()) return;
-  std::vector<std::string> names;
-  for (const Out& out : out_) names.push_back(out.name);
-  std::map<std::string, at::Tensor> tensors = policy_->read_again(names);
+void ReleasedWeights::restore(const std::vector<std::string>& names) {
+  std::vector<std::string> missing;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(missing),
+               [this](const std::string& name) { return out_.contains(name); });
+  if (missing.empty()) return;
+  std::map<std::string, at::Tensor> tensors = policy_->read_again(missing);
   auto parameters = policy_->module()->named_parameters();
-  for (const Out& out : out_) {
-    at::Tensor& parameter = parameters[out.name];
-    const at::Tensor tensor = tensors.at(out.name).to(parameter.device(), out.dtype);
+  for (const std::string& name : missing) {
+    const Out& out = out_.at(name);
+    at::Tensor& parameter = parameters[name];
+    const at::Tensor tensor = tensors.at(name).to(parameter.device(), out.dtype);
     if (tensor_digest(tensor) != out.digest) {
-      throw MismatchError(Problem{.where = (policy_->source() / "model.safetensors").string() + ": " + out.name,
+      throw MismatchError(Problem{.where = (policy_->source() / "model.safetensors").string() + ": " + name,
                                   .expected = "the weights the run began with",
                                   .found = "others",
                                   .fix = "Somebody changed the base while it was trained on; put it back."});
     }
     parameter.set_data(tensor);
+    out_.erase(name);
   }
-  out_.clear();
+}
+
+bool is_released(const at::Tensor& parameter) {
+  return parameter.numel() > 1 && parameter.storage().nbytes() == parameter.dtype().itemsize();
 }
 
 std::vector<std::string> idle_parameters(const ModelLayout& layout, std::size_t cut) {

@@ -2,6 +2,9 @@
 // all.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,19 +23,21 @@ class ReleasedWeights {
 
   /// Gives up the memory of the named parameters. A policy that was not loaded from a folder keeps them.
   void release(const std::vector<std::string>& names);
-  /// @throws MismatchError when the checkpoint holds other values by now; IoError
-  void restore();
-  [[nodiscard]] bool any() const noexcept { return !out_.empty(); }
+  /// Brings back those of `names` that are out. @throws MismatchError when the checkpoint holds other values by now;
+  /// IoError
+  void restore(const std::vector<std::string>& names);
 
  private:
   struct Out {
-    std::string name;
-    at::ScalarType dtype;
+    at::ScalarType dtype{};
     std::string digest;
   };
   std::shared_ptr<Policy> policy_;
-  std::vector<Out> out_;
+  std::map<std::string, Out> out_;
 };
+
+/// Whether a parameter's memory was given up: it keeps its shape, and all of it is one NaN, so that using it shows.
+[[nodiscard]] bool is_released(const at::Tensor& parameter);
 
 /// Names of the parameters that no stage from `cut` on uses: what a filled cache makes idle, and what is idle anyway.
 [[nodiscard]] std::vector<std::string> idle_parameters(const ModelLayout& layout, std::size_t cut);

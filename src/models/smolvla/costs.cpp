@@ -148,8 +148,7 @@ StageBytes Bytes::prefix_embedding() const { return {.workspace = floats(size_.r
 StageBytes Bytes::keys_and_values_alone(double rows, const std::string& block) const {
   const DrawBytes hidden = floats(rows * size_.hidden);
   StageBytes bytes{.saved = floats(rows)};
-  bytes.saved_for = {{hidden, weights(block, {"input_layernorm"})},
-                     {hidden, weights(block, {"self_attn.k_proj", "self_attn.v_proj"})}};
+  bytes.saved_for = {{hidden, weights(block, {"self_attn.k_proj", "self_attn.v_proj"})}};
   bytes.workspace = 3.0 * hidden;
   return bytes;
 }
@@ -163,14 +162,11 @@ StageBytes Bytes::decoder_block(const Block& sizes, const std::string& block) co
   const Names after_norm = sizes.own_keys ? weights(block, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"})
                                           : weights(block, {"self_attn.q_proj"});
   StageBytes bytes;
-  // both norms' scales; attention; the residual; gate, its SiLU and up
-  bytes.saved = 2.0 * sizes.rows + query + seen + probabilities + sizes.mask + hidden + 3.0 * inner;
-  bytes.saved_for = {{hidden, weights(block, {"input_layernorm"})},
-                     {hidden, after_norm},
+  // both norms' scales; attention; the residual; gate and up
+  bytes.saved = 2.0 * sizes.rows + query + seen + probabilities + sizes.mask + hidden + 2.0 * inner;
+  bytes.saved_for = {{hidden, after_norm},
                      {query, weights(block, {"self_attn.o_proj"})},
-                     {hidden, weights(block, {"post_attention_layernorm"})},
-                     {hidden, weights(block, {"mlp.gate_proj", "mlp.up_proj"})},
-                     {inner, weights(block, {"mlp.down_proj"})}};
+                     {hidden, weights(block, {"mlp.gate_proj", "mlp.up_proj"})}};
   const DrawBytes attention = hidden + 2.0 * query + seen + 2.0 * probabilities + sizes.mask;
   const DrawBytes mlp = 3.0 * hidden + 2.0 * query + seen + 4.0 * inner;
   const bool attention_is_larger = attention.at(1) > mlp.at(1);
@@ -229,11 +225,11 @@ StageBytes Bytes::expert_block(const std::string& block, bool self) const {
   return decoder_block(sizes, block);
 }
 
-StageBytes Bytes::output(const std::string& norm, const std::string& projection) const {
+StageBytes Bytes::output(const std::string& projection) const {
   const DrawBytes scale{.per_draw = kFloatBytes * size_.chunk};
   const DrawBytes hidden = size_.expert_hidden * scale;
   return {.saved = scale,
-          .saved_for = {{hidden, {norm + ".weight"}}, {hidden, {projection + ".weight"}}},
+          .saved_for = {{hidden, {projection + ".weight"}}},
           .workspace = 2.0 * hidden};
 }
 

@@ -77,7 +77,7 @@ class Bytes {
   [[nodiscard]] StageBytes cross_keys(const std::string& block) const;
   [[nodiscard]] StageBytes suffix_embedding(const std::string& time_in, const std::string& time_out) const;
   [[nodiscard]] StageBytes expert_block(const std::string& block, bool self) const;
-  [[nodiscard]] StageBytes output(const std::string& norm, const std::string& projection) const;
+  [[nodiscard]] StageBytes output(const std::string& projection) const;
 
  private:
   struct Block;

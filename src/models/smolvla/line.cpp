@@ -314,7 +314,7 @@ class LineBuilder {
          .writes = {keys::kVelocity},
          .parameters = joined({{kExpert + ".norm.weight"}, weight_and_bias(kActionOut)}),
          .flops = flops_.action_projection(),
-         .bytes = bytes_.output(kExpert + ".norm", kActionOut)},
+         .bytes = bytes_.output(kActionOut)},
         [net](PrefixState& s) {
           s.set(keys::kVelocity, net->project_actions(net->expert_norm(s.at(keys::kSuffixHidden))));
         });
