@@ -28,8 +28,8 @@ void require_cache(const PrefixOptions& prefix) {
 }
 
 Json as_json(const CacheStatistics& statistics, bool complete, const std::filesystem::path& folder) {
-  return {{"folder", folder.string()},          {"complete", complete},
-          {"entries", statistics.entries},      {"stored", statistics.stored},
+  return {{"folder", folder.string()},           {"complete", complete},
+          {"entries", statistics.entries},       {"stored", statistics.stored},
           {"disk_bytes", statistics.disk_bytes}, {"damaged", statistics.damaged}};
 }
 

@@ -47,6 +47,8 @@ void add_loop_flags(CLI::App& command, TrainOptions& options) {
   command.add_option("--seed", options.seed, "of order, noise and time");
   command.add_option("--num-workers", options.workers, "loader threads");
   command.add_option("--grad-clip-norm", options.grad_clip_norm, "total gradient norm; 0: no clipping");
+  command.add_flag("--checkpoint-activations", options.checkpoint_activations,
+                   "keep less for backward and compute it again");
   command.add_flag("--ema", options.ema.enable, "keep a moving average of the trained tensors");
   command.add_option("--ema-decay", options.ema.decay, "fixed decay of the average");
   command.add_option("--max-skips", options.max_consecutive_skips, "non-finite steps in a row before training stops");
@@ -55,13 +57,15 @@ void add_loop_flags(CLI::App& command, TrainOptions& options) {
 void add_prefix_flags(CLI::App& command, TrainFlags& flags) {
   PrefixOptions& prefix = flags.options.prefix;
   command.add_option("--draws", flags.options.draws, "noise draws of every sample in a step, which share its prefix");
-  command.add_option("--cache", flags.cache,
-                     "what the frozen prefix leaves is computed once a frame and kept: none, auto, vision, hidden or kv");
+  command.add_option(
+      "--cache", flags.cache,
+      "what the frozen prefix leaves is computed once a frame and kept: none, auto, vision, hidden or kv");
   command.add_option("--cache-dir", prefix.store.folder, "folder of the cache; without it, memory alone");
   command.add_option("--cache-memory", flags.cache_memory, "most that the cache holds in memory");
   command.add_option("--cache-disk", flags.cache_disk, "most that the cache holds in its folder");
   command.add_option("--cache-storage", flags.cache_storage, "exact, bf16 or int8");
-  command.add_option("--check-cache", prefix.check, "share of what the cache gives that is computed again and compared");
+  command.add_option("--check-cache", prefix.check,
+                     "share of what the cache gives that is computed again and compared");
   command.add_option("--prefix-batch-size", prefix.batch_size, "samples in the frozen prefix at a time; 0: automatic");
 }
 

@@ -32,11 +32,11 @@ std::string cuts_before(const ModelLayout& layout, std::size_t boundary) {
 }  // namespace
 
 CacheCut parse_cache_cut(std::string_view name) {
-  const auto found = std::find_if(kNames.begin(), kNames.end(), [&](const Named& known) { return known.first == name; });
+  const auto found =
+      std::find_if(kNames.begin(), kNames.end(), [&](const Named& known) { return known.first == name; });
   if (found != kNames.end()) return found->second;
-  throw UsageError(Problem{.where = "cache",
-                           .expected = "none, auto, vision, hidden or kv",
-                           .found = fmt::format("'{}'", name)});
+  throw UsageError(
+      Problem{.where = "cache", .expected = "none, auto, vision, hidden or kv", .found = fmt::format("'{}'", name)});
 }
 
 std::string_view cache_cut_name(CacheCut cut) {
@@ -49,10 +49,11 @@ std::size_t find_cut(const ModelLayout& layout, std::size_t boundary, CacheCut c
     if (layout.line[stage - 1].cut == cache_cut_name(cut)) return stage;
   }
   const std::string first_trained = boundary < layout.line.size() ? layout.line[boundary].name : "none";
-  throw UsageError(Problem{.where = fmt::format("cache {}", cache_cut_name(cut)),
-                           .expected = fmt::format("a cut that the plan leaves frozen ({})", cuts_before(layout, boundary)),
-                           .found = fmt::format("stage '{}' trains before it", first_trained),
-                           .fix = "Freeze what lies before the cut, or cache less."});
+  throw UsageError(
+      Problem{.where = fmt::format("cache {}", cache_cut_name(cut)),
+              .expected = fmt::format("a cut that the plan leaves frozen ({})", cuts_before(layout, boundary)),
+              .found = fmt::format("stage '{}' trains before it", first_trained),
+              .fix = "Freeze what lies before the cut, or cache less."});
 }
 
 }  // namespace thaw

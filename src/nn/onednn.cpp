@@ -1,10 +1,13 @@
-#include "onednn_impl.h"
-
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <memory>
 #include <optional>
+#include <unordered_map>
 #include <vector>
+
+#include "onednn_impl.h"
+#include "thaw/nn/packed_weights.h"
 
 namespace thaw::nn::onednn {
 namespace {
@@ -28,6 +31,22 @@ std::optional<at::Tensor> optional_tensor(const at::Tensor& tensor) {
 
 bool is_plain_float(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.layout() == at::kStrided && tensor.numel() > 0;
+}
+
+using Reorder = at::Tensor(const at::Tensor&, std::optional<std::int64_t>);
+
+/// Weight -> the same in the product's layout, while a PackedWeights lives on this thread.
+using Packed = std::unordered_map<const void*, at::Tensor>;
+thread_local std::unique_ptr<Packed> packed_weights;
+
+/// `weight`, or its packed form. Transposed views (of backward passes) stay as they are.
+at::Tensor for_product(const at::Tensor& weight, std::int64_t rows) {
+  static const auto reorder =
+      c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_reorder_linear_weight", "").typed<Reorder>();
+  if (packed_weights == nullptr || !weight.is_contiguous()) return weight;
+  at::Tensor& packed = (*packed_weights)[weight.const_data_ptr()];
+  if (!packed.defined()) packed = reorder.call(weight.detach(), rows);
+  return packed;
 }
 
 /// (rows, out) -> (..., out) as `x` has it. No view for autograd: what follows may write into it.
@@ -55,7 +74,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     algorithm = "tanh";
   }
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
-  return with_rows_of(x, multiply.call(rows, weight, optional_tensor(bias), name, Scalars(), algorithm));
+  return with_rows_of(
+      x, multiply.call(rows, for_product(weight, rows.size(0)), optional_tensor(bias), name, Scalars(), algorithm));
 }
 
 at::Tensor linear_add(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -64,7 +84,19 @@ at::Tensor linear_add(const at::Tensor& x, const at::Tensor& weight, const at::T
   const at::NoGradGuard no_grad;
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
   const at::Tensor added = residual.reshape({-1, residual.size(-1)});
-  return with_rows_of(x, multiply.call(rows, added, weight, optional_tensor(bias), "add"));
+  return with_rows_of(x, multiply.call(rows, added, for_product(weight, rows.size(0)), optional_tensor(bias), "add"));
 }
 
 }  // namespace thaw::nn::onednn
+
+namespace thaw::nn {
+
+PackedWeights::PackedWeights() : outermost_(onednn::packed_weights == nullptr) {
+  if (outermost_) onednn::packed_weights = std::make_unique<onednn::Packed>();
+}
+
+PackedWeights::~PackedWeights() {
+  if (outermost_) onednn::packed_weights.reset();
+}
+
+}  // namespace thaw::nn

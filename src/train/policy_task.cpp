@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <any>
 
+#include "checkpointed_stages_impl.h"
 #include "held_out_impl.h"
 #include "prefix_source_impl.h"
 #include "thaw/core/error.h"
@@ -25,6 +26,14 @@ LeRobotDataset part_of(const Policy& policy, const LeRobotDataset& dataset, cons
 }
 
 constexpr int kBatchesAhead = 2;  // each holds its images or its cached prefixes
+
+StageRunner stage_runner(const TrainOptions& options, at::Device device) {
+  if (!options.checkpoint_activations) return {};
+  return [precision = resolve_precision(options.precision, device)](std::span<const Stage> line, std::size_t from,
+                                                                    std::size_t to, PrefixState& state) {
+    run_checkpointed_stages(line, from, to, state, precision);
+  };
+}
 
 std::int64_t split_frames(const LeRobotDataset& dataset, const EpisodeSplit& split) {
   std::int64_t frames = 0;
@@ -46,10 +55,12 @@ PrefixOptions with_chosen_cut(const Policy& policy, const FreezePlan& plan, cons
                               std::int64_t frames) {
   PrefixOptions prefix = options.prefix;
   if (prefix.cache != CacheCut::automatic) return prefix;
-  const ForecastOptions question{
-      .shape = {.batch_size = options.batch_size, .draws = options.draws, .accumulation = options.accumulation},
-      .format = format_of(prefix.store.storage),
-      .frames = frames};
+  const ForecastOptions question{.shape = {.batch_size = options.batch_size,
+                                           .draws = options.draws,
+                                           .accumulation = options.accumulation,
+                                           .checkpoint_activations = options.checkpoint_activations},
+                                 .format = format_of(prefix.store.storage),
+                                 .frames = frames};
   const std::int64_t budget = prefix.store.folder.empty() ? prefix.store.memory_bytes : prefix.store.disk_bytes;
   prefix.cache = choose_cut(policy.layout(), plan, question, static_cast<double>(budget)).kind;
   log_info(fmt::format("cache: {}", cache_cut_name(prefix.cache)));
@@ -64,11 +75,12 @@ at::Tensor policy_loss(const Policy& policy, std::size_t boundary, const Batch& 
 }
 
 at::Tensor policy_loss_from(const Policy& policy, PrefixState state, std::size_t from, std::size_t boundary,
-                            const Batch& batch, const Draw& draw, Reduction reduction) {
+                            const Batch& batch, const Draw& draw, Reduction reduction, const StageRunner& run) {
   const std::size_t first_with_grad = std::max(from, boundary);
   policy.add_draw(state, batch, draw);
   run_frozen_stages(policy.line(), from, first_with_grad, state);
-  run_stages_once(policy.line(), first_with_grad, policy.line().size(), state);
+  const std::size_t end = policy.line().size();
+  run ? run(policy.line(), first_with_grad, end, state) : run_stages_once(policy.line(), first_with_grad, end, state);
   return policy.loss(state, batch, draw, reduction);
 }
 
@@ -76,6 +88,7 @@ struct PolicyTask::Impl {
   std::shared_ptr<Policy> policy;
   std::size_t boundary;
   std::int64_t draws;
+  StageRunner runner;
   LoaderOptions loader_options;
   LeRobotDataset training;
   std::shared_ptr<PrefixSource> source;
@@ -111,7 +124,8 @@ struct PolicyTask::Impl {
     const auto data = std::make_shared<const LeRobotDataset>(dataset.with(dataset.options()));
     const ProcessorPipeline preprocess = policy->preprocessor();
     return std::make_unique<OrderedLoader>(
-        data->size(), options, [from = source, data, read](std::int64_t position) { return (*from.*read)(*data, position); },
+        data->size(), options,
+        [from = source, data, read](std::int64_t position) { return (*from.*read)(*data, position); },
         [from = source, preprocess](std::vector<Sample> read_samples) -> std::any {
           return from->gather(std::move(read_samples), preprocess);
         });
@@ -136,9 +150,8 @@ PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, c
   if (!keep_statistics) warnings = fit_processors(*policy, training, options);
   const PrefixOptions prefix = with_chosen_cut(*policy, plan, options, split_frames(dataset, split));
   const bool caches = prefix.cache != CacheCut::none;
-  const auto source = std::make_shared<PrefixSource>(policy, plan, prefix,
-                                                     resolve_precision(options.precision, device), device,
-                                                     cameras, caches ? dataset.digest() : std::string());
+  const auto source = std::make_shared<PrefixSource>(policy, plan, prefix, resolve_precision(options.precision, device),
+                                                     device, cameras, caches ? dataset.digest() : std::string());
   std::optional<HeldOut> held_out;
   if (!split.held_out.empty()) {
     held_out.emplace(policy, part_of(*policy, dataset, split.held_out, cameras), source, options);
@@ -148,6 +161,7 @@ PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, c
   impl_ = std::make_unique<Impl>(Impl{.policy = std::move(policy),
                                       .boundary = plan.boundary,
                                       .draws = options.draws,
+                                      .runner = stage_runner(options, device),
                                       .loader_options = loader_options,
                                       .training = std::move(training),
                                       .source = source,
@@ -165,7 +179,8 @@ at::Tensor PolicyTask::loss(const MicroStep& micro_step) {
   PrefixState state = impl_->source->state_before(prepared, shared);
   const Draw draw = policy.draw(prepared.batch, micro_step.seed, DrawPurpose::training,
                                 static_cast<std::uint64_t>(micro_step.micro_batch), impl_->draws);
-  return policy_loss_from(policy, std::move(state), shared, impl_->boundary, prepared.batch, draw);
+  return policy_loss_from(policy, std::move(state), shared, impl_->boundary, prepared.batch, draw, Reduction::mean,
+                          impl_->runner);
 }
 
 bool PolicyTask::fill_cache(const std::function<bool(std::int64_t, std::int64_t)>& progress) {

@@ -1,5 +1,3 @@
-#include "prefix_identity_impl.h"
-
 #include <ATen/Version.h>
 #include <fmt/format.h>
 #include <torch/version.h>
@@ -7,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "prefix_identity_impl.h"
 #include "thaw/core/sha256.h"
 #include "thaw/tensor/digest.h"
 #include "thaw/train/version.h"

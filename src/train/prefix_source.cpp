@@ -1,5 +1,3 @@
-#include "prefix_source_impl.h"
-
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -7,6 +5,7 @@
 #include <cmath>
 
 #include "prefix_identity_impl.h"
+#include "prefix_source_impl.h"
 #include "thaw/cache/assemble.h"
 #include "thaw/core/error.h"
 #include "thaw/core/log.h"
@@ -52,8 +51,8 @@ CacheEntry take_entry(Sample& sample) {
   return entry;
 }
 
-/// How far an entry may lie from what is computed anew, relative to the largest value: rounding of another thread count,
-/// and what its form of storage rounds off.
+/// How far an entry may lie from what is computed anew, relative to the largest value: rounding of another thread
+/// count, and what its form of storage rounds off.
 double tolerance(CacheStorage storage, at::ScalarType dtype) {
   if (storage == CacheStorage::int8) return 1.0 / 100;
   if (storage == CacheStorage::bf16 || dtype == at::kBFloat16 || dtype == at::kHalf) return 1.0 / 64;
@@ -81,9 +80,8 @@ PrefixSource::PrefixSource(std::shared_ptr<Policy> policy, const FreezePlan& pla
 
 /// A camera's pictures, or what a dataset says about them ("<camera>_is_pad").
 bool PrefixSource::is_image(const std::string& key) const {
-  return std::any_of(cameras_.begin(), cameras_.end(), [&key](const std::string& camera) {
-    return key == camera || key.starts_with(camera + "_");
-  });
+  return std::any_of(cameras_.begin(), cameras_.end(),
+                     [&key](const std::string& camera) { return key == camera || key.starts_with(camera + "_"); });
 }
 
 bool PrefixSource::has_images(const Sample& sample) const {

@@ -1,5 +1,3 @@
-#include "released_weights_impl.h"
-
 #include <ATen/ATen.h>
 #include <malloc.h>
 #include <torch/nn/module.h>
@@ -10,6 +8,7 @@
 #include <limits>
 #include <set>
 
+#include "released_weights_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/log.h"
 #include "thaw/tensor/digest.h"

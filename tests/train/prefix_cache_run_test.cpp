@@ -212,7 +212,8 @@ TEST(PrefixCacheRun, CheckFindsAnEntryThatIsNotWhatTheStagesCompute) {
     const at::NoGradGuard no_grad;  // what must never happen: frozen weights change under a filled cache
     task.policy->module()->named_parameters()["eyes.weight"].mul_(1.5);
   }
-  const std::string message = toy::message_of<CheckFailed>([&] { (void)task.task->loss({.step = 1, .micro_batch = 1}); });
+  const std::string message =
+      toy::message_of<CheckFailed>([&] { (void)task.task->loss({.step = 1, .micro_batch = 1}); });
   EXPECT_THAT(message, testing::AllOf(testing::HasSubstr("cached prefix of frame"), testing::HasSubstr("features")));
 }
 
@@ -272,6 +273,23 @@ TEST(PrefixCacheRun, ShorterFormsOfStorageStayNearTheUncachedLosses) {
     const std::vector<double> losses = losses_of(options);
     ASSERT_EQ(losses.size(), plain.size());
     for (std::size_t i = 0; i < plain.size(); ++i) EXPECT_NEAR(losses[i], plain[i], 0.02 * plain[i]) << i;
+  }
+}
+
+TEST(CheckpointedStages, GiveTheLossesOfAPlainRunBitForBitBehindAFrozenPrefixAndWithoutOne) {
+  for (const char* rules : {"freeze:*,train:hand.*", "train:*"}) {
+    std::vector<std::vector<double>> all;
+    for (const bool checkpointed : {false, true}) {
+      const auto policy = std::make_shared<FakePolicy>();
+      TrainOptions options = options_with(CacheCut::none, 20);
+      options.checkpoint_activations = checkpointed;
+      Trainer trainer(policy, policy->plan(rules), options);
+      const auto losses = std::make_shared<Losses>();
+      trainer.add_observer(losses);
+      trainer.fit(open_dataset());
+      all.push_back(losses->all);
+    }
+    EXPECT_EQ(all[0], all[1]) << rules;
   }
 }
 

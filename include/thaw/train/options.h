@@ -83,7 +83,8 @@ struct TrainOptions {
   std::uint64_t seed = 1000;
   std::int64_t draws = 1;  ///< noise draws of every sample in a step; they share its prefix, and the loss is their mean
   PrefixOptions prefix;
-  int workers = 2;  ///< loader threads; 0 reads on the training thread
+  bool checkpoint_activations = false;  ///< stages under grad keep their inputs alone and run again for backward
+  int workers = 2;                      ///< loader threads; 0 reads on the training thread
   Precision precision = Precision::automatic;
   std::optional<at::Device> device;  ///< absent: CUDA when a device answers, else CPU
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -73,9 +74,12 @@ class PolicyTask final : public TrainTask {
 [[nodiscard]] at::Tensor policy_loss(const Policy& policy, std::size_t boundary, const Batch& batch, const Draw& draw,
                                      Reduction reduction = Reduction::mean);
 
+/// How the stages [from, to) that need a graph are run on a state (run_stages_once where it is empty).
+using StageRunner = std::function<void(std::span<const Stage>, std::size_t, std::size_t, PrefixState&)>;
+
 /// The same from `state` before stage `from`, which is not behind policy.first_draw_stage().
 [[nodiscard]] at::Tensor policy_loss_from(const Policy& policy, PrefixState state, std::size_t from,
                                           std::size_t boundary, const Batch& batch, const Draw& draw,
-                                          Reduction reduction = Reduction::mean);
+                                          Reduction reduction = Reduction::mean, const StageRunner& run = {});
 
 }  // namespace thaw

@@ -228,9 +228,7 @@ StageBytes Bytes::expert_block(const std::string& block, bool self) const {
 StageBytes Bytes::output(const std::string& projection) const {
   const DrawBytes scale{.per_draw = kFloatBytes * size_.chunk};
   const DrawBytes hidden = size_.expert_hidden * scale;
-  return {.saved = scale,
-          .saved_for = {{hidden, {projection + ".weight"}}},
-          .workspace = 2.0 * hidden};
+  return {.saved = scale, .saved_for = {{hidden, {projection + ".weight"}}}, .workspace = 2.0 * hidden};
 }
 
 namespace {

@@ -278,8 +278,7 @@ class LineBuilder {
     const std::int64_t i = e * config_.expert_stride();
     const std::string prefix = numbered(kExpertLayers, e);
     add({.name = numbered("suffix", e),
-         .reads =
-             joined({{keys::kSuffixHidden, keys::kDrawRotary, keys::kDrawMask}, kv_keys("A", i), kv_keys("B", i)}),
+         .reads = joined({{keys::kSuffixHidden, keys::kDrawRotary, keys::kDrawMask}, kv_keys("A", i), kv_keys("B", i)}),
          .writes = {keys::kSuffixHidden},
          .parameters =
              joined({{prefix + ".input_layernorm.weight"}, key_value_parameters(prefix), query_parameters(prefix)}),

@@ -8,6 +8,7 @@
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
 #include "thaw/models/smolvla/inputs.h"
+#include "thaw/nn/packed_weights.h"
 #include "thaw/nn/parameter_tree.h"
 #include "thaw/tensor/random.h"
 
@@ -172,6 +173,7 @@ at::Tensor SmolVLAPolicy::sample_from(PrefixState state, const at::Tensor& noise
   const std::int64_t size = state.at(keys::kPrefixMask).size(0);
   require_shape("noise", noise, {size, config().chunk_size, config().max_action_dim});
 
+  const nn::PackedWeights packed;  // the steps go through the same expert
   const double step = -1.0 / static_cast<double>(config().num_steps);
   at::Tensor actions = noise;
   for (std::int64_t s = 0; s < config().num_steps; ++s) {

@@ -1,7 +1,8 @@
 /// Where the tokens of a SmolVLA forward pass stand and what they see: padding, positions, masks, time embedding.
 /// Pure functions of small tensors. Reference: lerobot/policies/smolvla/modeling_smolvla.py.
 ///
-/// Legend: B batch, K draws, C cameras, I tokens per image, L language tokens, N rows of A (images and language), T chunk_size.
+/// Legend: B batch, K draws, C cameras, I tokens per image, L language tokens, N rows of A (images and language), T
+/// chunk_size.
 #pragma once
 
 #include <ATen/core/Tensor.h>
