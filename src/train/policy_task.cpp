@@ -88,6 +88,8 @@ struct PolicyTask::Impl {
   std::shared_ptr<Policy> policy;
   std::size_t boundary;
   std::int64_t draws;
+  Precision precision;
+  at::Device device;
   StageRunner runner;
   LoaderOptions loader_options;
   LeRobotDataset training;
@@ -161,6 +163,8 @@ PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, c
   impl_ = std::make_unique<Impl>(Impl{.policy = std::move(policy),
                                       .boundary = plan.boundary,
                                       .draws = options.draws,
+                                      .precision = resolve_precision(options.precision, device),
+                                      .device = device,
                                       .runner = stage_runner(options, device),
                                       .loader_options = loader_options,
                                       .training = std::move(training),
@@ -187,6 +191,7 @@ bool PolicyTask::fill_cache(const std::function<bool(std::int64_t, std::int64_t)
   if (impl_->source->cache() == nullptr) {
     throw UsageError(Problem{.where = "fill_cache", .expected = "options.prefix.cache", .found = "none"});
   }
+  const AutocastScope autocast(impl_->precision, impl_->device);  // as in a training step
   const std::int64_t total = frames();
   std::int64_t done = 0;
   LoaderOptions in_order = impl_->loader_options;

@@ -25,10 +25,11 @@ const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metawor
 
 std::vector<std::string> arguments_of(const std::string& command, const std::vector<std::string>& more,
                                       const std::string& base = kGolden + "/pretrained_model") {
-  std::vector<std::string> arguments{command,  "--policy",     base, "--tokenizer", kTokenizer, "--dataset",
-                                     kDataset, "--batch-size", "3",  "--precision", "fp32",     "--num-workers",
-                                     "2",      "--quiet"};
+  std::vector<std::string> arguments{command,  "--policy",     base, "--tokenizer",   kTokenizer, "--dataset",
+                                     kDataset, "--batch-size", "3",  "--num-workers", "2",        "--quiet"};
   arguments.insert(arguments.end(), more.begin(), more.end());
+  const bool has_precision = std::find(more.begin(), more.end(), "--precision") != more.end();
+  if (!has_precision) arguments.insert(arguments.end(), {"--precision", "fp32"});
   return arguments;
 }
 
@@ -74,17 +75,20 @@ TEST(CheckpointActivations, GiveTheHeadOfAPlainRunUpToTheOrderInWhichGradientsAr
   }
 }
 
-TEST(CacheCommand, FilledCacheServesTrainingWithoutComputingAPrefixAndPassesItsCheck) {
-  const TemporaryFolder folder;
-  const std::string cache = folder / "cache";
-  const Json first = filled(cache);
-  EXPECT_TRUE(first["complete"].get<bool>());
-  EXPECT_EQ(first["stored"], first["entries"]);
-  EXPECT_EQ(filled(cache)["stored"], 0);
-  const CommandResult result = run_thaw(arguments_of("train", {"--steps", "4", "--output", folder / "run", "--cache",
-                                                               "kv", "--cache-dir", cache, "--check-cache", "1"}));
-  ASSERT_EQ(result.code, 0) << result.err;
-  EXPECT_THAT(result.err, HasSubstr(" 0 computed"));
+TEST(CacheCommand, FilledCacheServesTrainingWithoutComputingAPrefixAndPassesItsCheckInEveryPrecision) {
+  for (const std::string precision : {"fp32", "bf16"}) {
+    const TemporaryFolder folder;
+    const std::string cache = folder / "cache";
+    const Json first = filled(cache, {"--precision", precision});
+    EXPECT_TRUE(first["complete"].get<bool>());
+    EXPECT_EQ(first["stored"], first["entries"]);
+    EXPECT_EQ(filled(cache, {"--precision", precision})["stored"], 0);
+    const CommandResult result =
+        run_thaw(arguments_of("train", {"--steps", "4", "--output", folder / "run", "--cache", "kv", "--cache-dir",
+                                        cache, "--check-cache", "1", "--precision", precision}));
+    ASSERT_EQ(result.code, 0) << precision << result.err;
+    EXPECT_THAT(result.err, HasSubstr(" 0 computed"));
+  }
 }
 
 TEST(CacheCommand, AnotherConfigurationAndAnotherFormOfStorageMiss) {
