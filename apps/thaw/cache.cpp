@@ -76,12 +76,7 @@ void add_cache_command(CLI::App& app, Outcome& outcome) {
   CLI::App* command = add_subcommand(
       app, outcome, "cache", "fills the prefix cache of a training run: give it the flags of that run",
       "  thaw cache --policy base --dataset data/ --freeze 'vision=0,language=0' --cache kv --cache-dir cache/");
-  add_data_flags(*command, *flags);
-  flags->freeze.add_to(*command);
-  add_loop_flags(*command, flags->options);
-  add_prefix_flags(*command, *flags);
-  add_optimizer_flags(*command, *flags);
-  add_run_flags(*command, *flags);
+  add_training_flags(*command, *flags);
   command->get_option("--output")->required(false);
   command->callback([flags, command, &outcome] { run_cache(*flags, *command, outcome); });
 }

@@ -62,12 +62,7 @@ void add_train_command(CLI::App& app, Outcome& outcome) {
                                      "  thaw train --policy base --dataset data/ --freeze "
                                      "'vision=0,language=2,expert=all' --steps 20000 --output runs/drawer\n"
                                      "  thaw train --resume runs/drawer --steps 40000");
-  add_data_flags(*command, *flags);
-  flags->freeze.add_to(*command);
-  add_loop_flags(*command, flags->options);
-  add_prefix_flags(*command, *flags);
-  add_optimizer_flags(*command, *flags);
-  add_run_flags(*command, *flags);
+  add_training_flags(*command, *flags);
   command->callback([flags, command, &outcome] { run_train(*flags, *command, outcome); });
 }
 

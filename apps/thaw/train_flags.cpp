@@ -30,7 +30,7 @@ Features action_features(const LeRobotDataset& dataset) {
 
 }  // namespace
 
-void add_data_flags(CLI::App& command, TrainFlags& flags) {
+static void add_data_flags(CLI::App& command, TrainFlags& flags) {
   command.add_option("--policy", flags.policy, "base: a LeRobot checkpoint folder")->required();
   command.add_option("--tokenizer", flags.tokenizer, "folder with the tokenizer, when it is not beside the checkpoint");
   command.add_option("--dataset", flags.dataset, "a LeRobotDataset folder, v3.0 or v2.1")->required();
@@ -40,7 +40,7 @@ void add_data_flags(CLI::App& command, TrainFlags& flags) {
                    "train although the dataset lacks a camera of the policy");
 }
 
-void add_loop_flags(CLI::App& command, TrainOptions& options) {
+static void add_loop_flags(CLI::App& command, TrainOptions& options) {
   command.add_option("--steps", options.steps, "optimizer steps");
   command.add_option("--batch-size", options.batch_size, "samples of one micro-batch");
   command.add_option("--accumulation", options.accumulation, "micro-batches of one step");
@@ -69,7 +69,7 @@ void add_prefix_flags(CLI::App& command, TrainFlags& flags) {
   command.add_option("--prefix-batch-size", prefix.batch_size, "samples in the frozen prefix at a time; 0: automatic");
 }
 
-void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
+static void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   OptimizerOptions& optimizer = flags.options.optimizer;
   ScheduleOptions& schedule = flags.options.schedule;
   command.add_option("--lr", optimizer.learning_rate, "peak learning rate (default: the policy's)");
@@ -86,7 +86,7 @@ void add_optimizer_flags(CLI::App& command, TrainFlags& flags) {
   command.add_flag("--no-auto-scale", flags.no_auto_scale, "keep warm-up and decay although the run is shorter");
 }
 
-void add_run_flags(CLI::App& command, TrainFlags& flags) {
+static void add_run_flags(CLI::App& command, TrainFlags& flags) {
   TrainOptions& options = flags.options;
   command.add_option("--output", options.output, "run folder")->required();
   command.add_option("--resume", flags.resume, "go on with this run; its own flags hold where none is given");
@@ -101,6 +101,15 @@ void add_run_flags(CLI::App& command, TrainFlags& flags) {
   command.add_option("--device", flags.device, "auto, cpu, cuda or cuda:N");
   command.add_flag("--no-tensorboard", flags.no_tensorboard, "write no TensorBoard file");
   command.add_flag("--quiet", options.quiet, "no progress line");
+}
+
+void add_training_flags(CLI::App& command, TrainFlags& flags) {
+  add_data_flags(command, flags);
+  flags.freeze.add_to(command);
+  add_loop_flags(command, flags.options);
+  add_prefix_flags(command, flags);
+  add_optimizer_flags(command, flags);
+  add_run_flags(command, flags);
 }
 
 TrainOptions train_options(const TrainFlags& flags, const CLI::App& command, const Outcome& outcome) {

@@ -36,11 +36,10 @@ struct TrainFlags {
   std::string cache_disk = "100GB";
 };
 
-void add_data_flags(CLI::App& command, TrainFlags& flags);
-void add_loop_flags(CLI::App& command, TrainOptions& options);
+/// All of them.
+void add_training_flags(CLI::App& command, TrainFlags& flags);
+/// Those of the frozen prefix alone: draws, cache, and how many samples go through it at a time.
 void add_prefix_flags(CLI::App& command, TrainFlags& flags);
-void add_optimizer_flags(CLI::App& command, TrainFlags& flags);
-void add_run_flags(CLI::App& command, TrainFlags& flags);
 
 /// What was typed, as what the library takes. Strings end here. @throws UsageError
 [[nodiscard]] TrainOptions train_options(const TrainFlags& flags, const CLI::App& command, const Outcome& outcome);
