@@ -81,7 +81,7 @@ Question question_of(const PlanFlags& flags) {
   question.options.memory = {
       .compute = compute_dtype(resolve_precision(parse_precision(flags.precision), parse_device("auto"))),
       .ema = flags.ema};
-  question.options.format = parse_cache_format(flags.storage);
+  question.options.storage = parse_cache_storage(flags.storage);
   question.options.cache_memory_bytes = static_cast<double>(parse_byte_size(flags.cache_memory, "--cache-memory"));
   if (!flags.dataset.empty()) question.options.frames = LeRobotDataset::open(flags.dataset).size();
   if (!flags.blocks.empty()) question.blocks = parse_blocks(flags.blocks);

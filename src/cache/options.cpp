@@ -1,8 +1,7 @@
 // What a cache is asked for: its budgets, its form of storage, its identity.
 #include <fmt/format.h>
 
-#include <array>
-#include <limits>
+#include <string_view>
 
 #include "thaw/cache/prefix_cache.h"
 #include "thaw/core/error.h"
@@ -19,21 +18,6 @@ void check_bytes(std::string_view field, std::int64_t value, std::int64_t least)
 }
 
 }  // namespace
-
-CacheStorage parse_cache_storage(std::string_view name) {
-  if (name == "fp32") return CacheStorage::exact;
-  for (const CacheStorage storage : {CacheStorage::exact, CacheStorage::bf16, CacheStorage::int8}) {
-    if (name == cache_storage_name(storage)) return storage;
-  }
-  throw UsageError(Problem{.where = "the storage of a cache",
-                           .expected = "exact (or fp32), bf16 or int8",
-                           .found = fmt::format("'{}'", name)});
-}
-
-std::string_view cache_storage_name(CacheStorage storage) {
-  constexpr std::array<std::string_view, 3> kNames{"exact", "bf16", "int8"};
-  return kNames.at(static_cast<std::size_t>(storage));
-}
 
 // Lengths go before what they count: no two identities run together to the same bytes.
 std::string CacheIdentity::digest() const {

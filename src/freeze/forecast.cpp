@@ -15,7 +15,7 @@ constexpr std::int64_t kLargestBatch = std::int64_t{1} << 20;
 MemoryOptions with_cache(const ModelLayout& layout, const PrefixCut& cut, const ForecastOptions& options) {
   MemoryOptions memory = options.memory;
   if (cut.stage == 0) return memory;
-  const double frame = cache_bytes_per_sample(layout, cut, options.format, memory.compute);
+  const double frame = cache_bytes_per_sample(layout, cut, options.storage, memory.compute);
   memory.cache_bytes = options.cache_memory_bytes;
   if (options.frames > 0)
     memory.cache_bytes = std::min(memory.cache_bytes, frame * static_cast<double>(options.frames));
@@ -70,7 +70,7 @@ std::vector<Forecast> forecast(const ModelLayout& layout, const FreezePlan& plan
     Forecast one{.trainable_elements = plan.elements(ParameterClass::trainable), .cut = cut};
     one.memory = plan_memory(layout, plan, cut, options.shape, with_cache(layout, cut, options));
     one.cost = step_cost(layout, plan, cut, options.shape);
-    one.cache_bytes_per_frame = cache_bytes_per_sample(layout, cut, options.format, options.memory.compute);
+    one.cache_bytes_per_frame = cache_bytes_per_sample(layout, cut, options.storage, options.memory.compute);
     one.cache_bytes = one.cache_bytes_per_frame * static_cast<double>(options.frames);
     if (rates != nullptr) one.step_seconds = step_seconds(layout, plan, cut, options.shape, options.memory, *rates);
     forecasts.push_back(std::move(one));

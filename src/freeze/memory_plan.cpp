@@ -286,27 +286,6 @@ class Walk {
 
 }  // namespace
 
-CacheFormat parse_cache_format(std::string_view text) {
-  if (text == "fp32") return CacheFormat::exact;
-  for (const CacheFormat format : {CacheFormat::exact, CacheFormat::bf16, CacheFormat::int8}) {
-    if (text == cache_format_name(format)) return format;
-  }
-  throw UsageError(
-      Problem{.where = "cache storage", .expected = "exact, bf16 or int8", .found = fmt::format("'{}'", text)});
-}
-
-std::string_view cache_format_name(CacheFormat format) {
-  switch (format) {
-    case CacheFormat::exact:
-      return "exact";
-    case CacheFormat::bf16:
-      return "bf16";
-    case CacheFormat::int8:
-      return "int8";
-  }
-  return "";
-}
-
 std::string_view memory_phase_name(MemoryPhase phase) {
   switch (phase) {
     case MemoryPhase::loading:
@@ -337,7 +316,7 @@ double activation_bytes(const ModelLayout& layout, const FreezePlan& plan, const
   return Walk(layout, plan, none, shape, options).activations();
 }
 
-double cache_bytes_per_sample(const ModelLayout& layout, const PrefixCut& cut, CacheFormat format,
+double cache_bytes_per_sample(const ModelLayout& layout, const PrefixCut& cut, CacheStorage storage,
                               at::ScalarType compute) {
   const Keys keys(layout, compute);
   double bytes = 0;
@@ -346,9 +325,9 @@ double cache_bytes_per_sample(const ModelLayout& layout, const PrefixCut& cut, C
     const auto elements = static_cast<double>(key.elements);
     if (key.dtype != at::kFloat) {
       bytes += elements * element_bytes(key.dtype);
-    } else if (format == CacheFormat::exact) {
+    } else if (storage == CacheStorage::exact) {
       bytes += elements * element_bytes(compute);
-    } else if (format == CacheFormat::bf16) {
+    } else if (storage == CacheStorage::bf16) {
       bytes += elements * element_bytes(at::kBFloat16);
     } else {
       bytes += elements + kFloatBytes * elements / static_cast<double>(std::max<std::int64_t>(1, key.width));

@@ -1,5 +1,7 @@
 #include "thaw/policy/layout.h"
 
+#include <set>
+
 #include "thaw/core/error.h"
 #include "thaw/core/names.h"
 
@@ -39,6 +41,26 @@ const ParameterInfo& ModelLayout::parameter(const std::string& name) const {
 
 const BlockStack& ModelLayout::stack(const std::string& name) const {
   return find_by_name(stacks, name, "block stack");
+}
+
+std::vector<std::string> live_keys(std::span<const StageInfo> line, std::size_t cut,
+                                   std::span<const std::string> inputs) {
+  if (cut > line.size()) {
+    throw UsageError(Problem{.where = "live_keys",
+                             .expected = "a cut at or before stage " + std::to_string(line.size()),
+                             .found = std::to_string(cut)});
+  }
+  std::set<std::string> made(inputs.begin(), inputs.end());
+  for (const StageInfo& stage : line.first(cut)) made.insert(stage.writes.begin(), stage.writes.end());
+  std::set<std::string> live;
+  std::set<std::string> rewritten;  // behind the cut, before anybody reads it
+  for (const StageInfo& stage : line.subspan(cut)) {
+    for (const std::string& key : stage.reads) {
+      if (made.contains(key) && !rewritten.contains(key)) live.insert(key);
+    }
+    rewritten.insert(stage.writes.begin(), stage.writes.end());
+  }
+  return {live.begin(), live.end()};
 }
 
 }  // namespace thaw

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "checkpointed_stages_impl.h"
-#include "thaw/policy/run_once.h"
+#include "thaw/policy/run.h"
 
 namespace thaw {
 namespace {

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "thaw/policy/policy.h"
+#include "thaw/policy/run.h"
 #include "thaw/train/precision.h"
 
 namespace thaw {

@@ -13,7 +13,7 @@
 #include "thaw/core/log.h"
 #include "thaw/data/ordered_loader.h"
 #include "thaw/freeze/forecast.h"
-#include "thaw/policy/run_once.h"
+#include "thaw/policy/run.h"
 #include "thaw/train/precision.h"
 
 namespace thaw {
@@ -45,11 +45,6 @@ std::int64_t split_frames(const LeRobotDataset& dataset, const EpisodeSplit& spl
   return frames;
 }
 
-CacheFormat format_of(CacheStorage storage) {
-  if (storage == CacheStorage::bf16) return CacheFormat::bf16;
-  return storage == CacheStorage::int8 ? CacheFormat::int8 : CacheFormat::exact;
-}
-
 /// The options with the cut that `automatic` stands for: the cheapest step whose cache fits into the budget.
 PrefixOptions with_chosen_cut(const Policy& policy, const FreezePlan& plan, const TrainOptions& options,
                               std::int64_t frames) {
@@ -59,7 +54,7 @@ PrefixOptions with_chosen_cut(const Policy& policy, const FreezePlan& plan, cons
                                            .draws = options.draws,
                                            .accumulation = options.accumulation,
                                            .checkpoint_activations = options.checkpoint_activations},
-                                 .format = format_of(prefix.store.storage),
+                                 .storage = prefix.store.storage,
                                  .frames = frames};
   const std::int64_t budget = prefix.store.folder.empty() ? prefix.store.memory_bytes : prefix.store.disk_bytes;
   prefix.cache = choose_cut(policy.layout(), plan, question, static_cast<double>(budget)).kind;

@@ -9,6 +9,7 @@
 #include "thaw/cache/assemble.h"
 #include "thaw/core/error.h"
 #include "thaw/core/log.h"
+#include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
 namespace thaw {

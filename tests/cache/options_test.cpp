@@ -14,7 +14,6 @@ using test::identity;
 using test::in_memory;
 using test::key_of;
 using test::message_of;
-using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::string refusal(const CacheOptions& options) {
@@ -29,15 +28,6 @@ TEST(CacheOptions, ABudgetThatKeepsNothingIsRefused) {
   EXPECT_THAT(refusal({.memory_bytes = 5, .shard_bytes = 0}), HasSubstr("CacheOptions::shard_bytes"));
   EXPECT_NO_THROW((CacheOptions{.folder = "f", .memory_bytes = 0, .disk_bytes = 1}.validate()));
   EXPECT_NO_THROW((CacheOptions{.memory_bytes = 1}.validate()));
-}
-
-TEST(CacheStorage, NamesAndTheirSpellings) {
-  for (const auto storage : {CacheStorage::exact, CacheStorage::bf16, CacheStorage::int8}) {
-    EXPECT_EQ(parse_cache_storage(cache_storage_name(storage)), storage);
-  }
-  EXPECT_EQ(parse_cache_storage("fp32"), CacheStorage::exact);
-  EXPECT_THAT(message_of<UsageError>([] { static_cast<void>(parse_cache_storage("fp16")); }),
-              AllOf(HasSubstr("exact (or fp32), bf16 or int8"), HasSubstr("'fp16'")));
 }
 
 TEST(CacheIdentity, EveryFieldAndItsNameCount) {

@@ -139,7 +139,7 @@ TEST(Forecast, TheChosenCutIsTheCheapestWhoseCacheFits) {
   ForecastOptions options{.frames = 100};
   EXPECT_EQ(choose_cut(layout, plan, options, 3200).kind, CacheCut::kv);
   EXPECT_EQ(choose_cut(layout, plan, options, 3199).kind, CacheCut::none);
-  options.format = CacheFormat::bf16;
+  options.storage = CacheStorage::bf16;
   EXPECT_EQ(choose_cut(layout, plan, options, 1600).kind, CacheCut::kv);
   options.frames = 0;
   EXPECT_EQ(choose_cut(layout, plan, options, 0).kind, CacheCut::kv) << "an unknown number of frames refuses none";

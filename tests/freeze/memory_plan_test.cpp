@@ -167,11 +167,11 @@ TEST(MemoryPlan, TheCacheOfASampleIsItsKeysInTheirStorage) {
   layout.line[1].writes.push_back("mask");
   layout.line[2].reads.push_back("mask");
   const PrefixCut cut = deepest_cut(layout, plan_of(layout, ""), CacheCut::vision);
-  EXPECT_EQ(cache_bytes_per_sample(layout, cut, CacheFormat::exact, at::kFloat), 64 + 16);
-  EXPECT_EQ(cache_bytes_per_sample(layout, cut, CacheFormat::exact, at::kBFloat16), 32 + 16);
-  EXPECT_EQ(cache_bytes_per_sample(layout, cut, CacheFormat::bf16, at::kFloat), 32 + 16);
-  EXPECT_EQ(cache_bytes_per_sample(layout, cut, CacheFormat::int8, at::kFloat), 16 + 4 * 4 + 16);
-  EXPECT_EQ(cache_bytes_per_sample(layout, {}, CacheFormat::exact, at::kFloat), 0);
+  EXPECT_EQ(cache_bytes_per_sample(layout, cut, CacheStorage::exact, at::kFloat), 64 + 16);
+  EXPECT_EQ(cache_bytes_per_sample(layout, cut, CacheStorage::exact, at::kBFloat16), 32 + 16);
+  EXPECT_EQ(cache_bytes_per_sample(layout, cut, CacheStorage::bf16, at::kFloat), 32 + 16);
+  EXPECT_EQ(cache_bytes_per_sample(layout, cut, CacheStorage::int8, at::kFloat), 16 + 4 * 4 + 16);
+  EXPECT_EQ(cache_bytes_per_sample(layout, {}, CacheStorage::exact, at::kFloat), 0);
 }
 
 TEST(MemoryPlan, AKeyWithoutASizeIsNamed) {
@@ -180,15 +180,6 @@ TEST(MemoryPlan, AKeyWithoutASizeIsNamed) {
   const FreezePlan plan = plan_of(layout, "");
   EXPECT_THAT(message_of<UsageError>([&] { static_cast<void>(plan_memory(layout, plan, {}, {}, {})); }),
               HasSubstr("memory of key 'hidden'"));
-}
-
-TEST(MemoryPlan, FormatsAreReadByName) {
-  EXPECT_EQ(parse_cache_format("fp32"), CacheFormat::exact);
-  for (const CacheFormat format : {CacheFormat::exact, CacheFormat::bf16, CacheFormat::int8}) {
-    EXPECT_EQ(parse_cache_format(cache_format_name(format)), format);
-  }
-  EXPECT_THAT(message_of<UsageError>([] { static_cast<void>(parse_cache_format("int4")); }),
-              HasSubstr("expected exact, bf16 or int8, found 'int4'"));
 }
 
 TEST(MemoryPlan, JsonHoldsThePartsOfThePeak) {

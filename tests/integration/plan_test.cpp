@@ -11,6 +11,7 @@
 #include "thaw/core/json.h"
 #include "thaw/freeze/apply.h"
 #include "thaw/freeze/forecast.h"
+#include "thaw/policy/run.h"
 
 namespace thaw {
 namespace {

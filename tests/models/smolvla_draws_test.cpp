@@ -2,6 +2,7 @@
 #include <torch/nn/module.h>
 
 #include "models/tiny_policy.h"
+#include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
 namespace thaw {

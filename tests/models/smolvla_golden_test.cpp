@@ -6,6 +6,7 @@
 #include "thaw/models/smolvla/layout.h"
 #include "thaw/models/smolvla/sequence.h"
 #include "thaw/nn/linear.h"
+#include "thaw/policy/run.h"
 
 namespace thaw {
 namespace {

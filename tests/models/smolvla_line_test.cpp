@@ -4,6 +4,7 @@
 #include <set>
 
 #include "models/tiny_policy.h"
+#include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
 namespace thaw {

@@ -9,6 +9,7 @@
 #include "thaw/core/files.h"
 #include "thaw/core/json.h"
 #include "thaw/models/smolvla/inputs.h"
+#include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
 namespace thaw {

@@ -1,6 +1,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 #include "thaw/policy/policy.h"
+#include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
 namespace thaw {

@@ -22,9 +22,9 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "thaw/cache/entry.h"
+#include "thaw/policy/cache_storage.h"
 
 namespace thaw {
 
@@ -35,19 +35,6 @@ struct CacheKey {
 
   friend std::strong_ordering operator<=>(const CacheKey&, const CacheKey&) = default;
 };
-
-/// How floating-point tensors are kept. Integers and booleans are always kept as they are.
-enum class CacheStorage {
-  exact,  ///< the dtype they were computed in
-  bf16,   ///< float32 and float64 rounded to bfloat16: relative error at most 2^-8, half the bytes of float32
-  int8,   ///< symmetric, one float32 scale per row of the last dimension: error at most 1/254 of the row's largest
-          ///< magnitude (beside the rounding of the dtype itself), a quarter of the bytes of float32
-};
-
-/// "exact" (or "fp32"), "bf16", "int8". @throws UsageError with the names there are
-[[nodiscard]] CacheStorage parse_cache_storage(std::string_view name);
-/// "exact", "bf16" or "int8"
-[[nodiscard]] std::string_view cache_storage_name(CacheStorage storage);
 
 /// Everything beside the key that decides what an entry holds, name -> digest or value: weights before the cut, plan,
 /// preprocessing, tokenizer, dtype, library build, dataset, … Two caches see each other's entries only when all fields

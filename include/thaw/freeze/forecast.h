@@ -15,6 +15,7 @@
 #include "thaw/freeze/memory_plan.h"
 #include "thaw/freeze/plan.h"
 #include "thaw/freeze/prefix_cut.h"
+#include "thaw/policy/cache_storage.h"
 #include "thaw/policy/layout.h"
 
 namespace thaw {
@@ -22,7 +23,7 @@ namespace thaw {
 struct ForecastOptions {
   StepShape shape;
   MemoryOptions memory;
-  CacheFormat format = CacheFormat::exact;
+  CacheStorage storage = CacheStorage::exact;
   std::int64_t frames = 0;  ///< of the dataset; 0: unknown
   /// Of entries that the cache keeps in memory at most; all of it is taken to be full when `frames` is unknown.
   double cache_memory_bytes = 0.0;

@@ -12,20 +12,10 @@
 #include "thaw/freeze/cost_model.h"
 #include "thaw/freeze/plan.h"
 #include "thaw/freeze/prefix_cut.h"
+#include "thaw/policy/cache_storage.h"
 #include "thaw/policy/layout.h"
 
 namespace thaw {
-
-/// How a prefix cache stores floating-point elements; integers and booleans stay as they are.
-enum class CacheFormat {
-  exact,  ///< as they were computed
-  bf16,
-  int8,  ///< with a float32 scale for each row
-};
-
-/// "exact" (or "fp32"), "bf16", "int8". @throws UsageError for another word
-[[nodiscard]] CacheFormat parse_cache_format(std::string_view text);
-[[nodiscard]] std::string_view cache_format_name(CacheFormat format);
 
 struct MemoryOptions {
   at::ScalarType compute = at::kFloat;  ///< of frozen matrices and of activations (float32, bfloat16, half)
@@ -73,7 +63,7 @@ struct MemoryPlan {
                                      const StepShape& shape, const MemoryOptions& options);
 
 /// Bytes that a cache keeps for one sample at `cut`. @throws UsageError when the layout lacks the size of a key
-[[nodiscard]] double cache_bytes_per_sample(const ModelLayout& layout, const PrefixCut& cut, CacheFormat format,
+[[nodiscard]] double cache_bytes_per_sample(const ModelLayout& layout, const PrefixCut& cut, CacheStorage storage,
                                             at::ScalarType compute);
 
 /// MemoryPlan::activations of a step without a cache.

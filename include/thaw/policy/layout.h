@@ -4,7 +4,9 @@
 
 #include <c10/core/ScalarType.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -89,5 +91,10 @@ struct ModelLayout {
   [[nodiscard]] const ParameterInfo& parameter(const std::string& name) const;
   [[nodiscard]] const BlockStack& stack(const std::string& name) const;
 };
+
+/// Keys that line[cut, end) reads and that line[0, cut) writes or `inputs` names: what lives at the cut.
+/// @throws UsageError for a cut behind the end
+[[nodiscard]] std::vector<std::string> live_keys(std::span<const StageInfo> line, std::size_t cut,
+                                                 std::span<const std::string> inputs);
 
 }  // namespace thaw

@@ -125,14 +125,4 @@ class Policy {
   std::filesystem::path source_;
 };
 
-/// Runs line()[from, to) on `state`.
-void run_stages(std::span<const Stage> line, std::size_t from, std::size_t to, PrefixState& state);
-
-/// The same without grad, letting go of every key as soon as no later stage of the whole line reads it.
-void run_frozen_stages(std::span<const Stage> line, std::size_t from, std::size_t to, PrefixState& state);
-
-/// Keys that line()[cut, end) reads and that line()[0, cut) writes or `inputs` names: what lives at the cut.
-[[nodiscard]] std::vector<std::string> live_keys(std::span<const StageInfo> line, std::size_t cut,
-                                                 std::span<const std::string> inputs);
-
 }  // namespace thaw

@@ -10,6 +10,7 @@
 #include "thaw/models/smolvla/inputs.h"
 #include "thaw/nn/packed_weights.h"
 #include "thaw/nn/parameter_tree.h"
+#include "thaw/policy/run.h"
 #include "thaw/tensor/random.h"
 
 namespace thaw::smolvla {

@@ -1,13 +1,11 @@
-#include "thaw/policy/policy.h"
+#include "thaw/policy/run.h"
 
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
 #include <map>
-#include <set>
+#include <string>
 
 #include "thaw/core/error.h"
-#include "thaw/policy/run_once.h"
 
 namespace thaw {
 namespace {
@@ -49,22 +47,6 @@ void run_stages_once(std::span<const Stage> line, std::size_t from, std::size_t 
       if (readers.at(key) == i) state.erase(key);
     }
   }
-}
-
-std::vector<std::string> live_keys(std::span<const StageInfo> line, std::size_t cut,
-                                   std::span<const std::string> inputs) {
-  check_range(line.size(), cut, line.size());
-  std::set<std::string> made(inputs.begin(), inputs.end());
-  for (const StageInfo& stage : line.first(cut)) made.insert(stage.writes.begin(), stage.writes.end());
-  std::set<std::string> live;
-  std::set<std::string> rewritten;  // behind the cut, before anybody reads it
-  for (const StageInfo& stage : line.subspan(cut)) {
-    for (const std::string& key : stage.reads) {
-      if (made.contains(key) && !rewritten.contains(key)) live.insert(key);
-    }
-    rewritten.insert(stage.writes.begin(), stage.writes.end());
-  }
-  return {live.begin(), live.end()};
 }
 
 }  // namespace thaw
