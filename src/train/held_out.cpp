@@ -22,9 +22,19 @@ at::Tensor recorded_steps(const Batch& batch, const at::Tensor& action) {
   return batch.at("action_is_pad").cpu().logical_not().to(at::kDouble).unsqueeze(-1);
 }
 
-double squared_error(const at::Tensor& predicted, const at::Tensor& recorded, const at::Tensor& steps) {
+/// (B, T, D) float64, zero where nothing was recorded.
+at::Tensor squared_errors(const at::Tensor& predicted, const at::Tensor& recorded, const at::Tensor& steps) {
   const at::Tensor difference = predicted.cpu().to(at::kDouble) - recorded.cpu().to(at::kDouble);
-  return (difference.square() * steps).sum().item<double>();
+  return difference.square() * steps;
+}
+
+/// `sum` plus `more`, where `sum` may be undefined as yet.
+void add_to(at::Tensor& sum, const at::Tensor& more) { sum = sum.defined() ? sum + more : more; }
+
+std::vector<double> to_vector(const at::Tensor& values) {
+  const at::Tensor flat = values.contiguous();
+  const double* first = flat.const_data_ptr<double>();
+  return {first, first + flat.numel()};
 }
 
 /// The chunk in robot units.
@@ -40,6 +50,18 @@ struct HeldOut::Sums {
   double normalised = 0.0;
   double robot = 0.0;
   double elements = 0.0;
+  at::Tensor normalised_errors;  ///< (T, D) float64, summed over samples
+  at::Tensor robot_errors;       ///< likewise
+  at::Tensor recorded;           ///< (T, 1) float64: samples that recorded the step
+
+  [[nodiscard]] std::map<std::string, std::vector<double>> series() const {
+    if (!recorded.defined()) return {};
+    const at::Tensor all = recorded.sum();
+    const auto width = static_cast<double>(normalised_errors.size(1));
+    return {{"action_mse_by_dimension", to_vector(normalised_errors.sum(0) / all)},
+            {"action_mse_by_step", to_vector(normalised_errors.sum(1) / (recorded.squeeze(1) * width))},
+            {"action_mse_robot_by_dimension", to_vector(robot_errors.sum(0) / all)}};
+  }
 };
 
 HeldOut::HeldOut(std::shared_ptr<const Policy> policy, LeRobotDataset dataset, std::shared_ptr<PrefixSource> prefixes,
@@ -63,6 +85,7 @@ EvaluationResult HeldOut::measure() const {
   const double elements = std::max(sums.elements, 1.0);
   return {.loss = sums.loss / samples,
           .metrics = {{"action_mse", sums.normalised / elements}, {"action_mse_robot", sums.robot / elements}},
+          .series = sums.series(),
           .samples = static_cast<std::int64_t>(positions_.size())};
 }
 
@@ -81,8 +104,13 @@ void HeldOut::add_batch(const std::vector<std::int64_t>& positions, Sums& sums) 
 
   const at::Tensor chunk = policy_->sample_from(prefix, draw.noise);
   const at::Tensor steps = recorded_steps(batch, chunk);
-  sums.normalised += squared_error(chunk, batch.at("action"), steps);
-  sums.robot += squared_error(in_robot_units(*policy_, batch, chunk), raw.at("action"), steps);
+  const at::Tensor normalised = squared_errors(chunk, batch.at("action"), steps);
+  const at::Tensor robot = squared_errors(in_robot_units(*policy_, batch, chunk), raw.at("action"), steps);
+  sums.normalised += normalised.sum().item<double>();
+  sums.robot += robot.sum().item<double>();
+  add_to(sums.normalised_errors, normalised.sum(0));
+  add_to(sums.robot_errors, robot.sum(0));
+  add_to(sums.recorded, steps.sum(0));
   sums.elements += steps.sum().item<double>() * static_cast<double>(chunk.size(-1));
 }
 

@@ -11,6 +11,7 @@
 #include "thaw/core/log.h"
 #include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
+#include "thaw/train/shared_caches.h"
 
 namespace thaw {
 namespace {
@@ -33,10 +34,15 @@ std::int64_t chunk_of(const PrefixOptions& options, const ModelLayout& layout, c
 }
 
 /// Where the prefix ends: at the cut of the cache, else at the boundary, but before what each draw needs for itself.
-PrefixCut cut_of(const Policy& policy, const FreezePlan& plan, CacheCut cache) {
-  if (cache != CacheCut::none) return deepest_cut(policy.layout(), plan, cache);
-  const std::size_t stage = std::min(plan.boundary, policy.first_draw_stage());
-  return {.stage = stage, .keys = live_keys(policy.layout().line, stage, policy.layout().image_inputs)};
+PrefixCut cut_of(const Policy& policy, const FreezePlan& plan, const PrefixOptions& options) {
+  std::size_t stage = std::min(plan.boundary, policy.first_draw_stage());
+  if (options.cache != CacheCut::none) {
+    const std::size_t deepest = std::min(plan.boundary, options.deepest_stage.value_or(plan.boundary));
+    stage = find_cut(policy.layout(), deepest, options.cache);
+  }
+  return {.kind = options.cache,
+          .stage = stage,
+          .keys = live_keys(policy.layout().line, stage, policy.layout().image_inputs)};
 }
 
 CacheEntry take_entry(Sample& sample) {
@@ -69,14 +75,15 @@ PrefixSource::PrefixSource(std::shared_ptr<Policy> policy, const FreezePlan& pla
       options_(options),
       device_(device),
       cameras_(std::move(cameras)),
-      cut_(cut_of(*policy_, plan, options.cache)),
+      cut_(cut_of(*policy_, plan, options)),
       has_text_(depends_on_text(policy_->layout(), cut_.stage)),
       chunk_(chunk_of(options, policy_->layout(), cut_, device)),
       released_(policy_) {
   released_.release(idle_parameters(policy_->layout(), 0));
   if (options.cache == CacheCut::none) return;
-  cache_ = std::make_unique<PrefixCache>(prefix_identity(*policy_, plan, cut_, precision, device, dataset_digest),
-                                         options.store);
+  const CacheIdentity identity = prefix_identity(*policy_, plan, cut_, precision, device, dataset_digest);
+  cache_ = options.shared ? options.shared->open(identity, options.store)
+                          : std::make_shared<PrefixCache>(identity, options.store);
 }
 
 /// A camera's pictures, or what a dataset says about them ("<camera>_is_pad").

@@ -74,7 +74,7 @@ class PrefixSource {
   PrefixCut cut_;
   bool has_text_ = true;
   std::int64_t chunk_ = 0;  ///< samples computed at a time; 0: all of the batch, without taking them apart
-  std::unique_ptr<PrefixCache> cache_;
+  std::shared_ptr<PrefixCache> cache_;
   ReleasedWeights released_;
   bool holds_all_weights_ = true;  ///< of those that some stage uses
   std::atomic<std::uint64_t> visits_{0};

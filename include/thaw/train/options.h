@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -66,6 +67,8 @@ struct EmaOptions {
   double max_decay = 0.9999;
 };
 
+class SharedCaches;  // train/shared_caches.h
+
 /// The frozen prefix of a policy: how it is computed, and what of it is kept.
 struct PrefixOptions {
   CacheCut cache = CacheCut::none;  ///< what is computed once per frame and kept
@@ -74,6 +77,9 @@ struct PrefixOptions {
   /// frame alone, else one where a sample keeps the processor busy by itself, else the whole batch.
   std::int64_t batch_size = 0;
   double check = 0.0;  ///< share of the entries found that are computed again and compared; a difference ends training
+  std::optional<std::size_t> deepest_stage;  ///< the cut lies at or before this stage of the line, whatever the freeze
+                                             ///< allows; absent: as deep as it does
+  std::shared_ptr<SharedCaches> shared;  ///< where trainings of one process find each other's caches; null: own ones
 };
 
 struct TrainOptions {

@@ -26,6 +26,9 @@ struct MicroStep {
 struct EvaluationResult {
   double loss = 0.0;
   std::map<std::string, double> metrics;  ///< e.g. "action_mse" (normalised), "action_mse_robot" (robot units squared)
+  /// Metrics taken apart: "action_mse_by_dimension" (D), "action_mse_by_step" of the chunk (T), both normalised,
+  /// "action_mse_robot_by_dimension" (D). NaN where nothing was recorded.
+  std::map<std::string, std::vector<double>> series;
   std::int64_t samples = 0;
 };
 
