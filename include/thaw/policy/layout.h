@@ -30,6 +30,8 @@ struct BlockStack {
   std::string name;    ///< short: "vision", "language", "expert"; or the module path for a module found by itself
   std::string prefix;  ///< of its parameters, up to and without ".<block>."
   std::int64_t blocks = 0;
+  std::string joined;  ///< stacks of one such name meet block by block: blocks are taken out of all of them together
+  std::int64_t period = 1;  ///< blocks differ in kind by index % period; taking blocks out must keep each one's kind
 };
 
 /// One key of PrefixState for one sample at the configured sizes, with every parameter in float32.
@@ -66,6 +68,16 @@ struct StageBytes {
   DrawBytes workspace;              ///< most that lives at once inside it when it runs without grad
 };
 
+/// Which block a stage computes, if any, and the residual stream that the block adds to. A block whose rows go through
+/// in parts is several stages, each with its own stream.
+struct BlockStage {
+  std::string stack;  ///< name of the stack; empty: the stage is no block
+  std::int64_t block = -1;
+  /// Key of PrefixState that holds the stream (B, …, rows, width) before the stage and, when the stage writes it, after
+  /// it. A block whose output nobody reads does not write it.
+  std::string stream;
+};
+
 /// One step of the forward pass, without its code.
 struct StageInfo {
   std::string name;
@@ -76,6 +88,7 @@ struct StageInfo {
   double pair_flops = 0.0;  ///< the part of `flops` that grows with the square of the number of draws
   StageBytes bytes;
   std::string cut;  ///< what the place behind it is called as a cut ("vision", "hidden", "kv"); empty: no cut there
+  BlockStage block;  ///< the block that it computes, or none
 };
 
 struct ModelLayout {

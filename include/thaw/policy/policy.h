@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -55,6 +56,15 @@ struct TrainingPreset {
   double decay_learning_rate = 2.5e-6;
 };
 
+/// Rows of one kind in a residual stream.
+struct TokenGroup {
+  std::string name;  ///< "image", "text", "state" or "action"
+  at::Tensor rows;   ///< (B, R) bool, R = all dimensions of the stream between batch and width; padding is false
+};
+
+/// Blocks by the name of their stack, ascending.
+using BlockLists = std::map<std::string, std::vector<std::int64_t>>;
+
 /// mean: a scalar over the batch; none: one number per sample, (B).
 enum class Reduction { mean, none };
 
@@ -99,6 +109,16 @@ class Policy {
   [[nodiscard]] virtual at::Tensor sample(const Batch& batch, const at::Tensor& noise) const = 0;
   /// The same from `prefix`, the state that the stages before first_draw_stage() left: nothing of it is computed again.
   [[nodiscard]] virtual at::Tensor sample_from(PrefixState prefix, const at::Tensor& noise) const = 0;
+  /// What the rows of a residual stream (StageInfo::block) hold, without padding and markers. `state` has what begin(),
+  /// add_draw() and the stages up to the stream left, `batch` is preprocessed. By default all rows are of one group,
+  /// "token".
+  [[nodiscard]] virtual std::vector<TokenGroup> token_groups(const std::string& stream, const PrefixState& state,
+                                                             const Batch& batch) const;
+  /// The same policy without these blocks: those left are renumbered from 0 and keep their values, the configuration
+  /// says how many there are. @throws UsageError when the policy type cannot be pruned (the default), or as
+  /// check_removal (policy/removal.h)
+  [[nodiscard]] virtual std::shared_ptr<Policy> without_blocks(const BlockLists& removed) const;
+
   /// What config.json says (LeRobot's names).
   [[nodiscard]] virtual Json config_json() const = 0;
 
