@@ -5,6 +5,7 @@
 #include "costs_impl.h"
 #include "line_impl.h"
 #include "parameters_impl.h"
+#include "pruned_impl.h"
 #include "thaw/models/smolvla/layout.h"
 #include "thaw/models/smolvla/sequence.h"
 
@@ -131,7 +132,8 @@ class LineBuilder {
                      weight_and_bias(prefix + ".layer_norm1"), weight_and_bias(prefix + ".mlp.fc1"),
                      weight_and_bias(prefix + ".mlp.fc2"), weight_and_bias(prefix + ".layer_norm2")}),
          .flops = flops_.vision_block(),
-         .bytes = bytes_.vision_block(prefix)},
+         .bytes = bytes_.vision_block(prefix),
+         .block = {.stack = "vision", .block = i, .stream = keys::kVisionHidden}},
         [net, i](PrefixState& s) { s.set(keys::kVisionHidden, net->vision_block(i, s.at(keys::kVisionHidden))); });
   }
 
@@ -171,7 +173,8 @@ class LineBuilder {
          .writes = writes,
          .parameters = language_parameters(i),
          .flops = flops_.rows_block(last),
-         .bytes = bytes_.rows_block(numbered(kTextLayers, i), last)},
+         .bytes = bytes_.rows_block(numbered(kTextLayers, i), last),
+         .block = {.stack = "language", .block = i, .stream = keys::kRows}},
         [net, i, last](PrefixState& s) {
           // Masked keys are enough: what a masked row computes is read by nobody.
           const at::Tensor mask = last ? at::Tensor() : s.at(keys::kRowMask).unsqueeze(1);
@@ -209,7 +212,8 @@ class LineBuilder {
          .writes = writes,
          .parameters = language_parameters(i),
          .flops = flops_.state_block(last),
-         .bytes = bytes_.state_block(numbered(kTextLayers, i), last)},
+         .bytes = bytes_.state_block(numbered(kTextLayers, i), last),
+         .block = {.stack = "language", .block = i, .stream = keys::kStateRow}},
         [net, i, last](PrefixState& s) {
           const auto before = last ? std::nullopt : std::optional(read_kv(s, "A", i));
           const at::Tensor mask = last ? at::Tensor() : s.at(keys::kPrefixMask);
@@ -284,7 +288,8 @@ class LineBuilder {
              joined({{prefix + ".input_layernorm.weight"}, key_value_parameters(prefix), query_parameters(prefix)}),
          .flops = flops_.expert_block(true),
          .pair_flops = flops_.draw_pair(),
-         .bytes = bytes_.expert_block(prefix, true)},
+         .bytes = bytes_.expert_block(prefix, true),
+         .block = {.stack = "expert", .block = e, .stream = keys::kSuffixHidden}},
         [net, e, i](PrefixState& s) {
           s.set(keys::kSuffixHidden, net->self_block(e, s.at(keys::kSuffixHidden), s.at(keys::kDrawRotary),
                                                      read_kv(s, "A", i), read_kv(s, "B", i), s.at(keys::kDrawMask)));
@@ -299,7 +304,8 @@ class LineBuilder {
          .writes = {keys::kSuffixHidden},
          .parameters = joined({{prefix + ".input_layernorm.weight"}, query_parameters(prefix)}),
          .flops = flops_.expert_block(false),
-         .bytes = bytes_.expert_block(prefix, false)},
+         .bytes = bytes_.expert_block(prefix, false),
+         .block = {.stack = "expert", .block = e, .stream = keys::kSuffixHidden}},
         [net, e](PrefixState& s) {
           s.set(keys::kSuffixHidden, net->cross_block(e, s.at(keys::kSuffixHidden), s.at(keys::kDrawCrossRotary),
                                                       read_kv(s, "cross", e), s.at(keys::kPrefixMask)));
@@ -349,8 +355,16 @@ ModelLayout smolvla_layout(const SmolVLAConfig& config, InitialDtypes dtypes) {
       .type = "smolvla",
       .parameters = smolvla::parameter_table(config, dtypes),
       .stacks = {{.name = "vision", .prefix = smolvla::kVisionLayers, .blocks = config.vlm.vision.layers},
-                 {.name = "language", .prefix = smolvla::kTextLayers, .blocks = config.language_layers()},
-                 {.name = "expert", .prefix = smolvla::kExpertLayers, .blocks = config.expert_layers()}},
+                 {.name = "language",
+                  .prefix = smolvla::kTextLayers,
+                  .blocks = config.language_layers(),
+                  .joined = smolvla::kDepth,
+                  .period = smolvla::attention_period(config)},
+                 {.name = "expert",
+                  .prefix = smolvla::kExpertLayers,
+                  .blocks = config.expert_layers(),
+                  .joined = smolvla::kDepth,
+                  .period = smolvla::attention_period(config)}},
       .output_key = smolvla::keys::kVelocity,
       .keys = smolvla::key_table(config),
       .image_inputs = {smolvla::keys::kPixels, smolvla::keys::kCameraMask}};

@@ -39,6 +39,9 @@ class SmolVLAPolicy final : public Policy {
                                 Reduction reduction) const override;
   [[nodiscard]] at::Tensor sample(const Batch& batch, const at::Tensor& noise) const override;
   [[nodiscard]] at::Tensor sample_from(PrefixState prefix, const at::Tensor& noise) const override;
+  [[nodiscard]] std::vector<TokenGroup> token_groups(const std::string& stream, const PrefixState& state,
+                                                     const Batch& batch) const override;
+  [[nodiscard]] std::shared_ptr<Policy> without_blocks(const BlockLists& removed) const override;
   [[nodiscard]] Json config_json() const override;
   [[nodiscard]] std::map<std::string, at::Tensor> read_again(std::span<const std::string> names) const override;
 
