@@ -95,31 +95,32 @@ std::vector<double> combined(const std::vector<std::vector<double>>& lists, Comb
   return result;
 }
 
-/// The groups whose rows decide: one by name, or with "mean" every kind of token.
+/// The groups whose rows decide: one by name, or with "mean" every kind of token. None when the stack has no such rows.
 std::vector<const GroupMeasures*> deciding_groups(const StackMeasures& stack, const std::string& name) {
-  if (name != "mean") return {&stack.group(name)};
+  if (name == "all" && !stack.groups.empty()) return {&stack.group(name)};
   std::vector<const GroupMeasures*> groups;
   for (const GroupMeasures& group : stack.groups) {
-    if (group.name != "all" || stack.groups.size() == 1) groups.push_back(&group);
+    const bool mixed = group.name == "all" && stack.groups.size() > 1;
+    if (group.name == name || (name == "mean" && !mixed)) groups.push_back(&group);
   }
   return groups;
 }
 
+std::vector<double> group_scores(const StackMeasures& stack, const GroupMeasures& group, const PruneOptions& options) {
+  if (options.method == PruningMethod::gate_probe && !group.gate_probe.empty()) return group.gate_probe;
+  if (options.method != PruningMethod::gate_probe && group.cosine.defined()) {
+    return options.method == PruningMethod::clp ? scores_of(group, options.similarity, stack.blocks)
+                                                : group.block_influence(stack.blocks);
+  }
+  throw UsageError(Problem{.where = "stack '" + stack.name + "'",
+                           .expected = "the measure that '" + word_of(kMethods, options.method) + "' ranks by",
+                           .found = "none in the report"});
+}
+
 std::vector<double> block_scores(const StackMeasures& stack, const PruneOptions& options) {
-  std::vector<std::vector<double>> lists;
+  std::vector<std::vector<double>> lists{std::vector<double>(static_cast<std::size_t>(stack.blocks), kNoNumber)};
   for (const GroupMeasures* group : deciding_groups(stack, options.group)) {
-    if (options.method == PruningMethod::clp) {
-      lists.push_back(scores_of(*group, options.similarity, stack.blocks));
-    } else if (options.method == PruningMethod::gate_probe) {
-      lists.push_back(group->gate_probe);
-    } else {
-      lists.push_back(group->block_influence(stack.blocks));
-    }
-    if (lists.back().empty()) {
-      throw UsageError(Problem{.where = "stack '" + stack.name + "'",
-                               .expected = "the measure that '" + word_of(kMethods, options.method) + "' ranks by",
-                               .found = "none in the report"});
-    }
+    lists.push_back(group_scores(stack, *group, options));
   }
   return combined(lists, Combine::mean);
 }
@@ -140,8 +141,13 @@ std::vector<double> unit_scores(const std::vector<double>& blocks, std::int64_t 
 std::vector<double> joint_scores(const ModelLayout& layout, const PruneOptions& options, const MeasureReport& report,
                                  Json& why) {
   const std::int64_t units = removable_units(layout, options.stack);
+  const std::vector<BlockStack> stacks = joined_stacks(layout, options.stack);
+  const bool decided = std::any_of(stacks.begin(), stacks.end(), [&](const BlockStack& stack) {
+    return !deciding_groups(report.stack(stack.name), options.group).empty();
+  });
+  if (!decided) static_cast<void>(report.stack(options.stack).group(options.group));  // says what there is
   std::vector<std::vector<double>> lists;
-  for (const BlockStack& stack : joined_stacks(layout, options.stack)) {
+  for (const BlockStack& stack : stacks) {
     const std::vector<double> blocks = block_scores(report.stack(stack.name), options);
     why["scores"][stack.name] = numbers_json(blocks);
     lists.push_back(unit_scores(blocks, units, options.method));

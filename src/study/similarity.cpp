@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -25,6 +27,18 @@ void require_rows(std::int64_t rows, std::int64_t least, const char* where) {
                            .expected = fmt::format("at least {} rows", least),
                            .found = std::to_string(rows),
                            .fix = "Give more calibration samples."});
+}
+
+/// Whether there is anything to add. @throws UsageError unless each of `states` states has the same number of rows
+bool has_rows(std::span<const at::Tensor> rows, std::size_t states) {
+  for (const at::Tensor& state : rows) {
+    if (rows.size() == states && state.dim() == 2 && state.size(0) == rows.front().size(0)) continue;
+    throw UsageError(
+        Problem{.where = "rows of states",
+                .expected = fmt::format("{} matrices of equally many rows", states),
+                .found = fmt::format("{}, one of shape ({})", rows.size(), fmt::join(state.sizes(), ", "))});
+  }
+  return !rows.empty() && rows.front().size(0) > 0;
 }
 
 double ratio(double numerator, double denominator) { return denominator > 0.0 ? numerator / denominator : kNoNumber; }
@@ -117,7 +131,7 @@ MinibatchCka::MinibatchCka(std::int64_t states, MinibatchCkaOptions options)
 }
 
 void MinibatchCka::add(std::span<const at::Tensor> rows) {
-  if (rows.empty() || rows.front().size(0) == 0) return;
+  if (!has_rows(rows, waiting_.size())) return;
   for (std::size_t state = 0; state < waiting_.size(); ++state) waiting_[state].push_back(in_double(rows[state]));
   waiting_rows_ += rows.front().size(0);
   while (waiting_rows_ >= options_.rows) use(options_.rows);
@@ -143,7 +157,7 @@ void MinibatchCka::use(std::int64_t rows) {
 
 CkaMatrices MinibatchCka::matrices() {
   if (waiting_rows_ >= kLeastRows) use(waiting_rows_);
-  require_rows(used_rows_, kLeastRows, "unbiased CKA");
+  require_rows(used_rows_ + waiting_rows_, kLeastRows, "unbiased CKA");
   return {.biased = normalised(sums_.biased),
           .unbiased = normalised(sums_.unbiased),
           .trimmed = normalised(sums_.trimmed),
@@ -158,7 +172,7 @@ ConcatenatedCka::ConcatenatedCka(std::int64_t states)
       cross_(static_cast<std::size_t>(states)) {}
 
 void ConcatenatedCka::add(std::span<const at::Tensor> rows) {
-  if (rows.empty() || rows.front().size(0) == 0) return;
+  if (!has_rows(rows, shift_.size())) return;
   std::vector<at::Tensor> shifted;
   for (std::size_t i = 0; i < shift_.size(); ++i) {
     const at::Tensor x = in_double(rows[i]);
@@ -199,17 +213,21 @@ Directions::Directions(std::int64_t states)
     : cosine_(at::zeros({states, states}, at::kDouble)), angular_(at::zeros({states, states}, at::kDouble)) {}
 
 void Directions::add(std::span<const at::Tensor> rows) {
-  if (rows.empty() || rows.front().size(0) == 0) return;
-  std::vector<at::Tensor> units;
-  for (const at::Tensor& state : rows) {
-    const at::Tensor x = in_double(state);
-    units.push_back(x / x.norm(2, {1}, /*keepdim=*/true).clamp_min(1e-30));
+  if (!has_rows(rows, static_cast<std::size_t>(cosine_.size(0)))) return;
+  constexpr std::int64_t kPiece = 512;
+  const std::int64_t count = rows.front().size(0);
+  for (std::int64_t from = 0; from < count; from += kPiece) {
+    std::vector<at::Tensor> units;
+    for (const at::Tensor& state : rows) {
+      const at::Tensor x = in_double(state.slice(0, from, std::min(count, from + kPiece)));
+      units.push_back(x / x.norm(2, {1}, /*keepdim=*/true).clamp_min(1e-30));
+    }
+    const at::Tensor stacked = at::stack(units, 1);  // (n, S, d)
+    const at::Tensor cosines = stacked.matmul(stacked.transpose(1, 2)).clamp(-1.0, 1.0);
+    cosine_ += cosines.sum(0);
+    angular_ += cosines.acos().sum(0) / std::numbers::pi;
   }
-  const at::Tensor stacked = at::stack(units, 1);  // (n, S, d)
-  const at::Tensor cosines = stacked.matmul(stacked.transpose(1, 2)).clamp(-1.0, 1.0);
-  cosine_ += cosines.sum(0);
-  angular_ += cosines.acos().sum(0) / std::numbers::pi;
-  rows_ += stacked.size(0);
+  rows_ += count;
 }
 
 at::Tensor Directions::cosine() const { return cosine_ / static_cast<double>(rows_); }
@@ -224,7 +242,7 @@ DimensionSizes::DimensionSizes(std::int64_t states)
     : sums_(static_cast<std::size_t>(states)), squares_(static_cast<std::size_t>(states)) {}
 
 void DimensionSizes::add(std::span<const at::Tensor> rows) {
-  if (rows.empty() || rows.front().size(0) == 0) return;
+  if (!has_rows(rows, sums_.size())) return;
   for (std::size_t i = 0; i < sums_.size(); ++i) {
     const at::Tensor x = in_double(rows[i]);
     sums_[i] = sums_[i].defined() ? sums_[i] + x.sum(0) : x.sum(0);
