@@ -52,9 +52,10 @@ void run_cache(const TrainFlags& flags, const CLI::App& command, Outcome& outcom
 
   PolicyTask task(policy, plan, dataset, options, device);
   const SignalScope signals;
-  Progress progress({.label = "cache", .total = task.frames(), .quiet = options.quiet});
+  const char* unit = options.image_transforms.enable ? "views" : "frames";
+  Progress progress({.label = "cache", .total = task.prefixes(), .quiet = options.quiet});
   const bool complete = task.fill_cache([&](std::int64_t done, std::int64_t /*total*/) {
-    progress.update(done, "frames");
+    progress.update(done, unit);
     return stop_signal() == 0;
   });
   progress.finish();
@@ -64,7 +65,7 @@ void run_cache(const TrainFlags& flags, const CLI::App& command, Outcome& outcom
     std::cout << as_json(statistics, complete, options.prefix.store.folder).dump(2) << '\n';
     return;
   }
-  std::cout << fmt::format("{} frames in the cache, {} of them computed now; {:.1f} MB in {}\n", statistics.entries,
+  std::cout << fmt::format("{} {} in the cache, {} of them computed now; {:.1f} MB in {}\n", statistics.entries, unit,
                            statistics.stored, static_cast<double>(statistics.disk_bytes) / 1e6,
                            options.prefix.store.folder.string());
 }

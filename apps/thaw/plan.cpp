@@ -29,6 +29,7 @@ struct PlanFlags {
   std::string cache = "all";
   std::string storage = "exact";
   std::string cache_memory = "2GiB";
+  std::int64_t views = 1;
   std::filesystem::path dataset;
   std::string stack = "*";
   std::string blocks;
@@ -65,7 +66,8 @@ struct Question {
   ModelLayout layout;
   LayerFreezePolicy rules;
   FreezePlan plan;
-  ForecastOptions options;
+  ForecastOptions options;           ///< its frames count every view
+  std::int64_t views = 1;            ///< of every frame, each with a prefix of its own
   std::vector<std::int64_t> blocks;  ///< empty: the plan alone
   std::string stack;
   std::optional<CacheCut> cut;  ///< empty: every cut
@@ -83,7 +85,9 @@ Question question_of(const PlanFlags& flags) {
       .ema = flags.ema};
   question.options.storage = parse_cache_storage(flags.storage);
   question.options.cache_memory_bytes = static_cast<double>(parse_byte_size(flags.cache_memory, "--cache-memory"));
-  if (!flags.dataset.empty()) question.options.frames = LeRobotDataset::open(flags.dataset).size();
+  if (flags.views < 1) refuse("--views", "at least 1", std::to_string(flags.views));
+  question.views = flags.views;
+  if (!flags.dataset.empty()) question.options.frames = flags.views * LeRobotDataset::open(flags.dataset).size();
   if (!flags.blocks.empty()) question.blocks = parse_blocks(flags.blocks);
   if (flags.cache != "all") question.cut = parse_cache_cut(flags.cache);
   if (!flags.memory.empty()) question.memory = static_cast<double>(parse_byte_size(flags.memory, "--memory"));
@@ -115,6 +119,7 @@ class Planner {
     Json json = question_.plan.to_json();
     Json& forecasts = json["forecasts"] = Json::array();
     for (const Forecast& forecast : forecasts_) forecasts.push_back(forecast.to_json());
+    json["views"] = question_.views;
     if (rates_) json["rates"] = rates_->to_json();
     if (question_.memory) json["memory"] = Json{{"limit_bytes", *question_.memory}, {"largest_blocks", largest_json()}};
     return json;
@@ -145,6 +150,7 @@ class Planner {
     const std::vector<PrefixCut> cuts = cuts_of(question_, plan, rates);
     for (Forecast& forecast : forecast(question_.layout, plan, cuts, question_.options, rates)) {
       forecast.blocks = blocks;
+      forecast.cache_bytes_per_frame *= static_cast<double>(question_.views);
       if (question_.memory) {
         forecast.fits = largest_batch(question_.layout, plan, forecast.cut, question_.options, *question_.memory);
       }
@@ -167,6 +173,7 @@ class Planner {
     std::string text = fmt::format("A step of {} samples", shape.batch_size * shape.accumulation);
     if (shape.accumulation > 1) text += fmt::format(" in {} micro-batches", shape.accumulation);
     if (shape.draws > 1) text += fmt::format(", {} draws each", shape.draws);
+    if (question_.views > 1) text += fmt::format("; a cache keeps {} views of a frame", question_.views);
     text += question_.blocks.empty() ? "" : fmt::format("; N is the last blocks of {} that train", stack_text());
     return text + ":\n";
   }
@@ -232,6 +239,7 @@ void add_question_flags(CLI::App& command, PlanFlags& flags) {
   command.add_option("--cache", flags.cache, "the cut to plan for: all, auto, none, vision, hidden or kv");
   command.add_option("--cache-storage", flags.storage, "exact, bf16 or int8");
   command.add_option("--cache-memory", flags.cache_memory, "entries that the cache keeps in memory, at most");
+  command.add_option("--views", flags.views, "fixed views of every frame that a cache keeps");
   command.add_option("--dataset", flags.dataset, "a LeRobotDataset folder: how many frames a cache would hold");
   command.add_option("--blocks", flags.blocks, "one row for each number of last blocks, as in 0,1,2,4,all");
   command.add_option("--stack", flags.stack, "whose blocks --blocks counts; *: of every stack");

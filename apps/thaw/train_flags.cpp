@@ -40,6 +40,19 @@ static void add_data_flags(CLI::App& command, TrainFlags& flags) {
                    "train although the dataset lacks a camera of the policy");
 }
 
+static void add_image_flags(CLI::App& command, TrainFlags& flags) {
+  ImageTransformsOptions& transforms = flags.options.image_transforms;
+  command.add_flag(
+      "--image-transforms", transforms.enable,
+      "change the pictures trained on at random: brightness, contrast, saturation, hue, sharpness, affine");
+  command.add_option("--image-transforms-max", transforms.max_num_transforms, "transforms of one picture, at most");
+  command.add_flag("--image-transforms-random-order", transforms.random_order, "apply them as drawn, not as listed");
+  command.add_option("--image-transforms-set", flags.image_transforms,
+                     "ranges and weights, as in 'brightness=0.7:1.3,affine.degrees=-10:10,hue.weight=0'");
+  command.add_option("--views", transforms.views,
+                     "fixed views of every frame, taken in turn (what a cache can keep); 0: new ones at every visit");
+}
+
 static void add_loop_flags(CLI::App& command, TrainOptions& options) {
   command.add_option("--steps", options.steps, "optimizer steps");
   command.add_option("--batch-size", options.batch_size, "samples of one micro-batch");
@@ -105,6 +118,7 @@ static void add_run_flags(CLI::App& command, TrainFlags& flags) {
 
 void add_training_flags(CLI::App& command, TrainFlags& flags) {
   add_data_flags(command, flags);
+  add_image_flags(command, flags);
   flags.freeze.add_to(command);
   add_loop_flags(command, flags.options);
   add_prefix_flags(command, flags);
@@ -121,6 +135,9 @@ TrainOptions train_options(const TrainFlags& flags, const CLI::App& command, con
   options.optimizer.rates = parse_rates(flags.rates);
   options.eval_episodes = parse_numbers(flags.eval_episodes, "--eval-episodes");
   options.rename_map = parse_pairs(flags.rename_map, "--rename-map");
+  for (const auto& [key, value] : parse_pairs(flags.image_transforms, "--image-transforms-set")) {
+    set_image_transform(options.image_transforms, key, value, "--image-transforms-set");
+  }
   options.tensorboard = !flags.no_tensorboard;
   options.resume = !flags.resume.empty();
   options.prefix.cache = parse_cache_cut(flags.cache);

@@ -27,6 +27,7 @@ struct TrainFlags {
   std::string rates;
   std::string eval_episodes;
   std::string rename_map;
+  std::string image_transforms;
   bool no_auto_scale = false;
   bool no_tensorboard = false;
   std::filesystem::path resume;

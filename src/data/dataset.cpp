@@ -169,11 +169,16 @@ struct LeRobotDataset::Impl {
     }
   }
 
-  void select_cameras() {
+  [[nodiscard]] std::vector<std::string> known_cameras() const {
     std::vector<std::string> known;
     for (const FeatureSpec& feature : tables->info.features) {
       if (feature.is_camera()) known.push_back(feature.name);
     }
+    return known;
+  }
+
+  void select_cameras() {
+    const std::vector<std::string> known = known_cameras();
     for (const std::string& camera : options.cameras) check_known("cameras", camera, known);
     if (!options.decode_images) return;
     cameras = options.cameras.empty() ? known : options.cameras;
@@ -203,9 +208,13 @@ struct LeRobotDataset::Impl {
     return found == options.deltas.end() ? nullptr : &found->second;
   }
 
-  [[nodiscard]] Sample numbers(const Episode& episode, std::int64_t frame) const {
+  [[nodiscard]] const std::string& task_of(std::int64_t frame) const {
     const auto task = static_cast<std::size_t>(tables->task_of_frame[static_cast<std::size_t>(frame)]);
-    Sample sample{.task = tables->tasks[task], .index = frame, .episode = episode.index};
+    return tables->tasks[task];
+  }
+
+  [[nodiscard]] Sample numbers(const Episode& episode, std::int64_t frame) const {
+    Sample sample{.task = task_of(frame), .index = frame, .episode = episode.index};
     add_numbers(sample, episode);
     return sample;
   }
@@ -263,9 +272,17 @@ const std::vector<std::int64_t>& LeRobotDataset::selected_episodes() const { ret
 const std::vector<std::string>& LeRobotDataset::tasks() const { return impl_->tables->tasks; }
 const Features& LeRobotDataset::features() const { return impl_->tables->features; }
 const DatasetOptions& LeRobotDataset::options() const { return impl_->options; }
+bool LeRobotDataset::is_video(const std::string& camera) const {
+  check_known("camera", camera, impl_->known_cameras());
+  return impl_->tables->feature(camera)->kind == FeatureSpec::Kind::video;
+}
 const Statistics& LeRobotDataset::stored_statistics() const { return impl_->tables->stored_statistics; }
 
 std::int64_t LeRobotDataset::frame_at(std::int64_t position) const { return impl_->locate(position).second; }
+
+const std::string& LeRobotDataset::task_at(std::int64_t position) const {
+  return impl_->task_of(impl_->locate(position).second);
+}
 
 Sample LeRobotDataset::sample(std::int64_t position) const {
   const auto [episode, frame] = impl_->locate(position);

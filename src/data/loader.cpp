@@ -7,7 +7,7 @@ struct DataLoader::Impl {
       : dataset(std::move(source)),
         transform(std::move(function)),
         loader(
-            dataset.size(), options, [this](std::int64_t position) { return dataset.sample(position); },
+            dataset.size(), options, [this](const Visit& visit) { return dataset.sample(visit.position); },
             [this](std::vector<Sample> samples) { return std::any(batch_of(std::move(samples))); },
             [this](std::int64_t before, std::int64_t next) { return dataset.reads_on(before, next); }) {}
 

@@ -60,8 +60,9 @@ std::vector<std::size_t> reading_order(const std::vector<std::int64_t>& position
 
 /// One batch on its way. Fields are guarded by the loader's mutex, except the samples a worker is filling.
 struct Job {
-  explicit Job(std::vector<std::int64_t> wanted, const OrderedLoader::ReadsOn& reads_on)
+  Job(std::vector<std::int64_t> wanted, std::int64_t of_epoch, const OrderedLoader::ReadsOn& reads_on)
       : positions(std::move(wanted)),
+        epoch(of_epoch),
         order(reading_order(positions)),
         samples(positions.size()),
         errors(positions.size()),
@@ -80,6 +81,7 @@ struct Job {
   }
 
   std::vector<std::int64_t> positions;
+  std::int64_t epoch;
   std::vector<std::size_t> order;
   std::vector<std::size_t> run_ends;  // in `order`; a run is read by one worker
   std::vector<Sample> samples;
@@ -125,19 +127,19 @@ struct OrderedLoader::Impl {
 
   // --- reading ---
 
-  /// The positions of the next batch. The order of the running epoch is kept.
-  std::vector<std::int64_t> next_positions() {
+  /// The next batch, nothing of it read yet. The order of the running epoch is kept.
+  std::shared_ptr<Job> next_job() {
     const std::int64_t epoch = next_number / sampler.batches_per_epoch();
     if (epoch != order_epoch) {
       order = sampler.order(epoch);
       order_epoch = epoch;
     }
-    return sampler.positions(next_number++, order);
+    return std::make_shared<Job>(sampler.positions(next_number++, order), epoch, reads_on);
   }
 
   void read_slot(Job& job, std::size_t slot) const {
     try {
-      job.samples[slot] = read(job.positions[slot]);
+      job.samples[slot] = read({.position = job.positions[slot], .epoch = job.epoch});
     } catch (...) {
       job.errors[slot] = std::current_exception();
     }
@@ -162,7 +164,7 @@ struct OrderedLoader::Impl {
       if (job->run < job->run_ends.size()) return job;
     }
     if (jobs.size() >= static_cast<std::size_t>(options.prefetch)) return nullptr;
-    jobs.push_back(std::make_shared<Job>(next_positions(), reads_on));
+    jobs.push_back(next_job());
     return jobs.back();
   }
 
@@ -203,7 +205,7 @@ struct OrderedLoader::Impl {
 
   std::shared_ptr<Job> read_now() {
     const at::NoGradGuard no_grad;
-    auto job = std::make_shared<Job>(next_positions(), reads_on);
+    std::shared_ptr<Job> job = next_job();
     for (const std::size_t slot : job->order) read_slot(*job, slot);
     finish(*job);
     return job;

@@ -104,6 +104,17 @@ void validate_prefix(const PrefixOptions& options) {
   if (options.cache != CacheCut::none) options.store.validate();
 }
 
+/// A cached prefix never sees its pictures again: those of an open-ended choice cannot be kept.
+void validate_image_transforms(const TrainOptions& options) {
+  options.image_transforms.validate();
+  const bool keeps_all = options.prefix.cache == CacheCut::none || options.image_transforms.views > 0;
+  if (!options.image_transforms.enable || keeps_all) return;
+  throw UsageError(Problem{.where = fmt::format("image transforms with cache {}", cache_cut_name(options.prefix.cache)),
+                           .expected = "a fixed number of views of every frame, whose prefixes can be kept",
+                           .found = "new pictures at every visit",
+                           .fix = "Ask for fixed views with --views 4, or for no cache with --cache none."});
+}
+
 }  // namespace
 
 Precision parse_precision(std::string_view text) { return parse_word(text, kPrecisions, "precision"); }
@@ -128,6 +139,7 @@ void TrainOptions::validate() const {
   validate_ema(ema);
   validate_evaluation(*this);
   validate_prefix(prefix);
+  validate_image_transforms(*this);
 }
 
 }  // namespace thaw

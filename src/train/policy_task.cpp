@@ -11,6 +11,7 @@
 #include "prefix_source_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/log.h"
+#include "thaw/data/image_transforms.h"
 #include "thaw/data/ordered_loader.h"
 #include "thaw/freeze/forecast.h"
 #include "thaw/policy/run.h"
@@ -35,14 +36,23 @@ StageRunner stage_runner(const TrainOptions& options, at::Device device) {
   };
 }
 
-std::int64_t split_frames(const LeRobotDataset& dataset, const EpisodeSplit& split) {
+std::int64_t frames_of(const LeRobotDataset& dataset, const std::vector<std::int64_t>& episodes) {
   std::int64_t frames = 0;
-  for (const auto* episodes : {&split.training, &split.held_out}) {
-    for (const std::int64_t episode : *episodes) {
-      frames += dataset.episodes().at(static_cast<std::size_t>(episode)).length();
-    }
+  for (const std::int64_t episode : episodes) {
+    frames += dataset.episodes().at(static_cast<std::size_t>(episode)).length();
   }
   return frames;
+}
+
+/// Prefixes that a full cache holds: one of every held-out frame, one of every view of a frame trained on.
+std::int64_t split_prefixes(const LeRobotDataset& dataset, const EpisodeSplit& split, const TrainOptions& options) {
+  const std::int64_t views = std::max<std::int64_t>(options.image_transforms.views, 1);
+  return frames_of(dataset, split.training) * views + frames_of(dataset, split.held_out);
+}
+
+std::optional<ImageTransforms> image_transforms(const TrainOptions& options, const LeRobotDataset& dataset) {
+  if (!options.image_transforms.enable) return std::nullopt;
+  return ImageTransforms(options.image_transforms, options.seed, augmented_cameras(dataset));
 }
 
 /// The options with the cut that `automatic` stands for: the cheapest step whose cache fits into the budget.
@@ -103,7 +113,7 @@ struct PolicyTask::Impl {
   PreparedBatch batch(std::int64_t number) {
     if (!loader || number != next_batch) start_at(number);
     const bool epoch_begins = number % loader->batches_per_epoch() == 0;
-    if (epoch_begins) source->release_weights_when_filled(datasets());
+    if (epoch_begins) source->release_weights_when_filled(frame_sets());
     next_batch = number + 1;
     return std::any_cast<PreparedBatch>(loader->next());
   }
@@ -113,25 +123,45 @@ struct PolicyTask::Impl {
     LoaderOptions from_here = loader_options;
     from_here.first_batch = number;
     loader.reset();
-    loader = start_loader(training, from_here, &PrefixSource::read);
+    loader = start_loader(training, from_here, [from = source](const LeRobotDataset& dataset, const Visit& visit) {
+      return from->read_augmented(dataset, visit);
+    });
   }
 
-  std::unique_ptr<OrderedLoader> start_loader(const LeRobotDataset& dataset, const LoaderOptions& options,
-                                              Sample (PrefixSource::*read)(const LeRobotDataset&, std::int64_t)) {
+  using Read = std::function<Sample(const LeRobotDataset& dataset, const Visit& visit)>;
+
+  [[nodiscard]] std::unique_ptr<OrderedLoader> start_loader(const LeRobotDataset& dataset, const LoaderOptions& options,
+                                                            const Read& read) const {
     const auto data = std::make_shared<const LeRobotDataset>(dataset.with(dataset.options()));
     const ProcessorPipeline preprocess = policy->preprocessor();
     return std::make_unique<OrderedLoader>(
-        data->size(), options,
-        [from = source, data, read](std::int64_t position) { return (*from.*read)(*data, position); },
+        data->size(), options, [data, read](const Visit& visit) { return read(*data, visit); },
         [from = source, preprocess](std::vector<Sample> read_samples) -> std::any {
           return from->gather(std::move(read_samples), preprocess);
         });
   }
 
-  [[nodiscard]] std::vector<const LeRobotDataset*> datasets() const {
-    std::vector<const LeRobotDataset*> all{&training};
-    if (held_out) all.push_back(&held_out->dataset());
+  [[nodiscard]] std::vector<FrameSet> frame_sets() const {
+    std::vector<FrameSet> all{{.dataset = &training, .augmented = true}};
+    if (held_out) all.push_back({.dataset = &held_out->dataset(), .augmented = false});
     return all;
+  }
+
+  /// Computes what the cache lacks of `frames`, view after view. `progress` is told of each batch.
+  bool fill(const FrameSet& frames, const std::function<bool(std::int64_t)>& progress) {
+    LoaderOptions in_order = loader_options;
+    in_order.shuffle = false;
+    const auto filler =
+        start_loader(*frames.dataset, in_order,
+                     [from = source, augmented = frames.augmented](const LeRobotDataset& dataset, const Visit& visit) {
+                       return from->read_missing({.dataset = &dataset, .augmented = augmented}, visit);
+                     });
+    for (std::int64_t left = source->views(frames) * filler->batches_per_epoch(); left > 0; --left) {
+      PreparedBatch prepared = std::any_cast<PreparedBatch>(filler->next());
+      source->compute_missing(prepared);
+      if (!progress(prepared.batch.size())) return false;
+    }
+    return true;
   }
 };
 
@@ -145,10 +175,11 @@ PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, c
   LeRobotDataset training = part_of(*policy, dataset, split.training, cameras);
   std::vector<std::string> warnings;
   if (!keep_statistics) warnings = fit_processors(*policy, training, options);
-  const PrefixOptions prefix = with_chosen_cut(*policy, plan, options, split_frames(dataset, split));
+  const PrefixOptions prefix = with_chosen_cut(*policy, plan, options, split_prefixes(dataset, split, options));
   const bool caches = prefix.cache != CacheCut::none;
   const auto source = std::make_shared<PrefixSource>(policy, plan, prefix, resolve_precision(options.precision, device),
-                                                     device, cameras, caches ? dataset.digest() : std::string());
+                                                     device, cameras, caches ? dataset.digest() : std::string(),
+                                                     image_transforms(options, dataset));
   std::optional<HeldOut> held_out;
   if (!split.held_out.empty()) {
     held_out.emplace(policy, part_of(*policy, dataset, split.held_out, cameras), source, options);
@@ -187,24 +218,17 @@ bool PolicyTask::fill_cache(const std::function<bool(std::int64_t, std::int64_t)
     throw UsageError(Problem{.where = "fill_cache", .expected = "options.prefix.cache", .found = "none"});
   }
   const AutocastScope autocast(impl_->precision, impl_->device);  // as in a training step
-  const std::int64_t total = frames();
+  const std::int64_t total = prefixes();
   std::int64_t done = 0;
-  LoaderOptions in_order = impl_->loader_options;
-  in_order.shuffle = false;
-  for (const LeRobotDataset* dataset : impl_->datasets()) {
-    const auto loader = impl_->start_loader(*dataset, in_order, &PrefixSource::read_missing);
-    for (std::int64_t left = dataset->size(); left > 0; left -= in_order.batch_size) {
-      PreparedBatch prepared = std::any_cast<PreparedBatch>(loader->next());
-      impl_->source->compute_missing(prepared);
-      done += std::min(left, in_order.batch_size);
-      if (!progress(done, total) && done < total) {
-        impl_->source->cache()->flush();
-        return false;
-      }
-    }
-  }
+  const auto go_on = [&](std::int64_t more) {
+    done += more;
+    return progress(done, total) || done == total;
+  };
+  const std::vector<FrameSet> sets = impl_->frame_sets();
+  const bool filled =
+      std::all_of(sets.begin(), sets.end(), [&](const FrameSet& set) { return impl_->fill(set, go_on); });
   impl_->source->cache()->flush();
-  return true;
+  return filled;
 }
 
 std::optional<CacheStatistics> PolicyTask::cache_statistics() const {
@@ -230,8 +254,14 @@ double PolicyTask::data_wait_seconds() const {
 
 std::int64_t PolicyTask::frames() const {
   std::int64_t frames = 0;
-  for (const LeRobotDataset* dataset : impl_->datasets()) frames += dataset->size();
+  for (const FrameSet& set : impl_->frame_sets()) frames += set.dataset->size();
   return frames;
+}
+
+std::int64_t PolicyTask::prefixes() const {
+  std::int64_t prefixes = 0;
+  for (const FrameSet& set : impl_->frame_sets()) prefixes += impl_->source->views(set) * set.dataset->size();
+  return prefixes;
 }
 
 std::int64_t PolicyTask::training_frames() const { return impl_->training.size(); }

@@ -39,7 +39,7 @@ std::string processors_digest(const ProcessorPipeline& pipeline) {
 }  // namespace
 
 CacheIdentity prefix_identity(const Policy& policy, const FreezePlan& plan, const PrefixCut& cut, Precision precision,
-                              at::Device device, const std::string& dataset_digest) {
+                              at::Device device, const std::string& dataset_digest, const ImageTransforms* transforms) {
   CacheIdentity identity;
   add_weights(identity, plan, parameters_before(policy.layout(), cut.stage));
   identity.fields["cut"] = policy.layout().line.at(cut.stage - 1).name;
@@ -51,6 +51,7 @@ CacheIdentity prefix_identity(const Policy& policy, const FreezePlan& plan, cons
   identity.fields["device"] = device.is_cpu() ? fmt::format("cpu {}", at::get_cpu_capability()) : "cuda";
   identity.fields["libraries"] = fmt::format("thaw {} torch {}", kThawVersion, TORCH_VERSION);
   identity.fields["dataset"] = dataset_digest;
+  identity.fields["image transforms"] = transforms == nullptr ? "none" : transforms->identity();
   return identity;
 }
 

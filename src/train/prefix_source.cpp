@@ -17,6 +17,7 @@ namespace thaw {
 namespace {
 
 const std::string kEntryPrefix = "prefix/";  // of an entry's tensors on their way through a Sample
+const std::string kView = "prefix view";     // of a sample that the cache may keep, on its way likewise
 constexpr double kBusyFlops = 1e10;          // of one sample's prefix: enough to keep a processor's cores busy
 
 double prefix_flops(const ModelLayout& layout, std::size_t cut) {
@@ -58,6 +59,14 @@ CacheEntry take_entry(Sample& sample) {
   return entry;
 }
 
+std::optional<std::int64_t> take_view(Sample& sample) {
+  const auto found = sample.tensors.find(kView);
+  if (found == sample.tensors.end()) return std::nullopt;
+  const std::int64_t view = found->second.item<std::int64_t>();
+  sample.tensors.erase(found);
+  return view;
+}
+
 /// How far an entry may lie from what is computed anew, relative to the largest value: rounding of another thread
 /// count, and what its form of storage rounds off.
 double tolerance(CacheStorage storage, at::ScalarType dtype) {
@@ -70,18 +79,20 @@ double tolerance(CacheStorage storage, at::ScalarType dtype) {
 
 PrefixSource::PrefixSource(std::shared_ptr<Policy> policy, const FreezePlan& plan, const PrefixOptions& options,
                            Precision precision, at::Device device, std::vector<std::string> cameras,
-                           const std::string& dataset_digest)
+                           const std::string& dataset_digest, std::optional<ImageTransforms> transforms)
     : policy_(std::move(policy)),
       options_(options),
       device_(device),
       cameras_(std::move(cameras)),
+      transforms_(std::move(transforms)),
       cut_(cut_of(*policy_, plan, options)),
       has_text_(depends_on_text(policy_->layout(), cut_.stage)),
       chunk_(chunk_of(options, policy_->layout(), cut_, device)),
       released_(policy_) {
   released_.release(idle_parameters(policy_->layout(), 0));
   if (options.cache == CacheCut::none) return;
-  const CacheIdentity identity = prefix_identity(*policy_, plan, cut_, precision, device, dataset_digest);
+  const CacheIdentity identity =
+      prefix_identity(*policy_, plan, cut_, precision, device, dataset_digest, transforms_ ? &*transforms_ : nullptr);
   cache_ = options.shared ? options.shared->open(identity, options.store)
                           : std::make_shared<PrefixCache>(identity, options.store);
 }
@@ -102,8 +113,22 @@ Sample PrefixSource::without_images(Sample sample) const {
   return sample;
 }
 
-CacheKey PrefixSource::key_of(const Sample& sample) const {
-  return {.frame = sample.index, .text = has_text_ ? sample.task : std::string()};
+/// Pictures as recorded are view 0, so that they are found whatever the number of views.
+CacheKey PrefixSource::key_of(const Sample& sample, View view) const {
+  return {.frame = sample.index, .text = has_text_ ? sample.task : std::string(), .view = view ? *view + 1 : 0};
+}
+
+/// The same before anything of the sample is read.
+CacheKey PrefixSource::key_at(const LeRobotDataset& dataset, std::int64_t position, View view) const {
+  return key_of({.task = dataset.task_at(position), .index = dataset.frame_at(position)}, view);
+}
+
+std::int64_t PrefixSource::views(const FrameSet& frames) const {
+  return transforms_ && frames.augmented ? std::max<std::int64_t>(transforms_->options().views, 1) : 1;
+}
+
+PrefixSource::View PrefixSource::view_to_fill(const FrameSet& frames, std::int64_t number) const {
+  return transforms_ && frames.augmented ? View(number) : std::nullopt;
 }
 
 /// Every n-th entry found, evenly for any share. Which ones changes from run to run and changes nothing else.
@@ -113,19 +138,37 @@ bool PrefixSource::is_checked() {
   return std::floor((visit + 1.0) * options_.check) > std::floor(visit * options_.check);
 }
 
-Sample PrefixSource::read(const LeRobotDataset& dataset, std::int64_t position) {
-  if (!cache_) return dataset.sample(position);
-  Sample sample = dataset.sample_without_images(position);
-  std::optional<CacheEntry> entry = cache_->find(key_of(sample));
-  if (!entry || is_checked()) sample = dataset.sample(position);
+Sample PrefixSource::read_sample(const LeRobotDataset& dataset, std::int64_t position, View view, Images images) const {
+  Sample sample = images == Images::read ? dataset.sample(position) : dataset.sample_without_images(position);
+  if (view && images == Images::read) transforms_->apply(sample, *view);
+  if (view && cache_) sample.tensors.emplace(kView, at::scalar_tensor(*view, at::kLong));
+  return sample;
+}
+
+Sample PrefixSource::read_view(const LeRobotDataset& dataset, std::int64_t position, View view) {
+  if (!cache_) return read_sample(dataset, position, view, Images::read);
+  std::optional<CacheEntry> entry = cache_->find(key_at(dataset, position, view));
+  const bool needs_images = !entry || is_checked();
+  Sample sample = read_sample(dataset, position, view, needs_images ? Images::read : Images::leave_out);
   if (!entry) return sample;
   for (auto& [key, tensor] : entry->tensors) sample.tensors.emplace(kEntryPrefix + key, std::move(tensor));
   return sample;
 }
 
-Sample PrefixSource::read_missing(const LeRobotDataset& dataset, std::int64_t position) {
-  Sample sample = dataset.sample_without_images(position);
-  return cache_->contains(key_of(sample)) ? sample : dataset.sample(position);
+Sample PrefixSource::read(const LeRobotDataset& dataset, std::int64_t position) {
+  return read_view(dataset, position, std::nullopt);
+}
+
+Sample PrefixSource::read_augmented(const LeRobotDataset& dataset, const Visit& visit) {
+  if (!transforms_) return read(dataset, visit.position);
+  const FrameVisit frame{.frame = dataset.frame_at(visit.position), .epoch = visit.epoch};
+  return read_view(dataset, visit.position, transforms_->view_at(frame));
+}
+
+Sample PrefixSource::read_missing(const FrameSet& frames, const Visit& visit) const {
+  const View view = view_to_fill(frames, visit.epoch);
+  const bool is_there = cache_->contains(key_at(*frames.dataset, visit.position, view));
+  return read_sample(*frames.dataset, visit.position, view, is_there ? Images::leave_out : Images::read);
 }
 
 PreparedBatch PrefixSource::gather(std::vector<Sample> samples, const ProcessorPipeline& preprocess) const {
@@ -138,7 +181,7 @@ PreparedBatch PrefixSource::gather(std::vector<Sample> samples, const ProcessorP
   for (std::size_t slot = 0; by_sample() && slot < samples.size(); ++slot) {
     Sample& sample = samples[slot];
     prepared.entries.push_back(take_entry(sample));
-    prepared.keys.push_back(key_of(sample));
+    prepared.keys.push_back(key_of(sample, take_view(sample)));
     if (!has_images(sample)) continue;
     prepared.missing.push_back(slot);
     chunk.push_back(sample);
@@ -198,13 +241,23 @@ PrefixState PrefixSource::state_before(PreparedBatch& prepared, std::size_t to) 
   return state;
 }
 
-void PrefixSource::release_weights_when_filled(const std::vector<const LeRobotDataset*>& datasets) {
-  if (!cache_ || !holds_all_weights_) return;
-  for (const LeRobotDataset* dataset : datasets) {
-    for (std::int64_t position = 0; position < dataset->size(); ++position) {
-      if (!cache_->contains(key_of(dataset->sample_without_images(position)))) return;
+bool PrefixSource::has_all(const FrameSet& frames) const {
+  for (std::int64_t number = 0; number < views(frames); ++number) {
+    const View view = view_to_fill(frames, number);
+    for (std::int64_t position = 0; position < frames.dataset->size(); ++position) {
+      if (!cache_->contains(key_at(*frames.dataset, position, view))) return false;
     }
   }
+  return true;
+}
+
+void PrefixSource::release_weights_when_filled(const std::vector<FrameSet>& sets) {
+  if (!cache_ || !holds_all_weights_) return;
+  std::int64_t needed = 0;
+  for (const FrameSet& frames : sets) needed += views(frames) * frames.dataset->size();
+  if (cache_->statistics().entries < needed) return;  // spares the walk over all frames while it must fail
+  const bool filled = std::all_of(sets.begin(), sets.end(), [this](const FrameSet& frames) { return has_all(frames); });
+  if (!filled) return;
   released_.release(idle_parameters(policy_->layout(), cut_.stage));
   holds_all_weights_ = false;
 }

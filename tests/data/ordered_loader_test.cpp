@@ -20,7 +20,9 @@ using ::testing::HasSubstr;
 
 constexpr std::int64_t kSize = 23;
 
-Sample numbered(std::int64_t position) { return {.task = std::to_string(position), .index = position}; }
+Sample numbered(const Visit& visit) {
+  return {.task = std::to_string(visit.position), .index = visit.position, .episode = visit.epoch};
+}
 
 /// What a gatherer of one's own may return: anything that can be copied.
 std::any positions_of(const std::vector<Sample>& samples) {
@@ -36,9 +38,9 @@ std::vector<std::int64_t> next_of(OrderedLoader& loader) {
 TEST(OrderedLoader, GivesTheSamplersOrderWhateverTheReadersTake) {
   const Sampler sampler({.size = kSize, .batch_size = 5, .seed = 3});
   for (const int workers : {0, 1, 4}) {
-    const auto read = [](std::int64_t position) {
-      std::this_thread::sleep_for(std::chrono::microseconds((position * 37) % 500));
-      return numbered(position);
+    const auto read = [](const Visit& visit) {
+      std::this_thread::sleep_for(std::chrono::microseconds((visit.position * 37) % 500));
+      return numbered(visit);
     };
     OrderedLoader loader(kSize, {.batch_size = 5, .seed = 3, .workers = workers}, read, positions_of);
     EXPECT_EQ(loader.batches_per_epoch(), 5);
@@ -48,15 +50,30 @@ TEST(OrderedLoader, GivesTheSamplersOrderWhateverTheReadersTake) {
   }
 }
 
+TEST(OrderedLoader, TellsReadersTheEpochOfTheBatchAlsoWhereItBeginsLater) {
+  const auto epochs_of = [](const std::vector<Sample>& samples) -> std::any {
+    std::vector<std::int64_t> epochs;
+    for (const Sample& sample : samples) epochs.push_back(sample.episode);
+    return epochs;
+  };
+  for (const int workers : {0, 3}) {
+    OrderedLoader loader(10, {.batch_size = 4, .first_batch = 2, .workers = workers}, numbered, epochs_of);
+    EXPECT_EQ(next_of(loader), (std::vector<std::int64_t>{0, 0}));  // the last and shorter one of the first epoch
+    EXPECT_EQ(next_of(loader), (std::vector<std::int64_t>{1, 1, 1, 1}));
+    for (int batch = 0; batch < 2; ++batch) static_cast<void>(loader.next());
+    EXPECT_EQ(next_of(loader).front(), 2);
+  }
+}
+
 TEST(OrderedLoader, ReadsAndGathersOnTheWorkers) {
   const auto caller = std::this_thread::get_id();
   std::atomic<int> here{0};
   const auto count = [&] { here += std::this_thread::get_id() == caller ? 1 : 0; };
   OrderedLoader loader(
       kSize, {.batch_size = 4, .workers = 2},
-      [&](std::int64_t position) {
+      [&](const Visit& visit) {
         count();
-        return numbered(position);
+        return numbered(visit);
       },
       [&](std::vector<Sample> samples) {
         count();
@@ -70,13 +87,13 @@ TEST(OrderedLoader, NeighboursThatReadOnAreReadInOrderByOneWorker) {
   const auto same_file = [](std::int64_t before, std::int64_t next) { return before / 4 == next / 4; };
   std::mutex mutex;
   std::map<std::int64_t, std::vector<std::pair<std::thread::id, std::int64_t>>> reads;  // by file
-  const auto read = [&](std::int64_t position) {
+  const auto read = [&](const Visit& visit) {
     {
       const std::lock_guard lock(mutex);
-      reads[position / 4].emplace_back(std::this_thread::get_id(), position);
+      reads[visit.position / 4].emplace_back(std::this_thread::get_id(), visit.position);
     }
     std::this_thread::sleep_for(std::chrono::microseconds(300));  // the others would take the rest
-    return numbered(position);
+    return numbered(visit);
   };
   OrderedLoader loader(24, {.batch_size = 24, .workers = 3, .prefetch = 1}, read, positions_of, same_file);
   const std::vector<std::int64_t> batch = next_of(loader);
@@ -93,9 +110,9 @@ TEST(OrderedLoader, NeighboursThatReadOnAreReadInOrderByOneWorker) {
 }
 
 TEST(OrderedLoader, FirstFailedSampleOfABatchIsTheOneReportedAndTheRestGoesOn) {
-  const auto read = [](std::int64_t position) {
-    if (position == 6 || position == 7) throw FormatError("sample " + std::to_string(position));
-    return numbered(position);
+  const auto read = [](const Visit& visit) {
+    if (visit.position == 6 || visit.position == 7) throw FormatError("sample " + std::to_string(visit.position));
+    return numbered(visit);
   };
   for (const int workers : {0, 3}) {
     OrderedLoader loader(kSize, {.batch_size = 4, .shuffle = false, .workers = workers}, read, positions_of);

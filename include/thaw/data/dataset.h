@@ -62,9 +62,13 @@ class LeRobotDataset {
   /// language and depth features are not read and left out.
   [[nodiscard]] const Features& features() const;
   [[nodiscard]] const DatasetOptions& options() const;
+  /// Whether a camera's pictures are frames of videos, not stored images. @throws UsageError with the nearest names
+  [[nodiscard]] bool is_video(const std::string& camera) const;
 
   /// Global frame number of position `position` in [0, size()).
   [[nodiscard]] std::int64_t frame_at(std::int64_t position) const;
+  /// The text of its task.
+  [[nodiscard]] const std::string& task_at(std::int64_t position) const;
   /// The sample at a position in [0, size()). Thread-safe. Images uint8 RGB (C, H, W), or (T, C, H, W) for T > 1
   /// deltas; a delta key gets a leading T and "<key>_is_pad" (T) bool; past an episode's ends the first or last frame
   /// repeats. Numbers in the declared dtype; a feature of shape [1] is a scalar, as in LeRobot.

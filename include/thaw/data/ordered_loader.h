@@ -22,10 +22,16 @@ struct LoaderOptions {
   void validate() const;         ///< @throws UsageError naming the field
 };
 
+/// One of the samples of a batch.
+struct Visit {
+  std::int64_t position = 0;  ///< in [0, size)
+  std::int64_t epoch = 0;     ///< passes over the data before the one that the batch belongs to
+};
+
 class OrderedLoader {
  public:
-  /// The sample at a position in [0, size). Called by several threads at once, under no-grad.
-  using Read = std::function<Sample(std::int64_t position)>;
+  /// The sample of a visit. Called by several threads at once, under no-grad.
+  using Read = std::function<Sample(const Visit& visit)>;
   /// Makes a batch of its samples, which come in the batch's order. Runs on the worker, under no-grad.
   using Gather = std::function<std::any(std::vector<Sample>)>;
 

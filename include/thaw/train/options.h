@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "thaw/cache/prefix_cache.h"
+#include "thaw/data/image_transforms.h"
 #include "thaw/freeze/cut.h"
 
 namespace thaw {
@@ -89,8 +90,9 @@ struct TrainOptions {
   std::uint64_t seed = 1000;
   std::int64_t draws = 1;  ///< noise draws of every sample in a step; they share its prefix, and the loss is their mean
   PrefixOptions prefix;
-  bool checkpoint_activations = false;  ///< stages under grad keep their inputs alone and run again for backward
-  int workers = 2;                      ///< loader threads; 0 reads on the training thread
+  ImageTransformsOptions image_transforms;  ///< of the pictures trained on; held-out ones stay as recorded
+  bool checkpoint_activations = false;      ///< stages under grad keep their inputs alone and run again for backward
+  int workers = 2;                          ///< loader threads; 0 reads on the training thread
   Precision precision = Precision::automatic;
   std::optional<at::Device> device;  ///< absent: CUDA when a device answers, else CPU
 

@@ -53,14 +53,18 @@ class PolicyTask final : public TrainTask {
   [[nodiscard]] std::optional<EvaluationResult> evaluate(std::int64_t step) override;
   [[nodiscard]] std::int64_t micro_batches_per_epoch() const override;
   [[nodiscard]] double data_wait_seconds() const override;
-  /// Computes what the cache lacks of all training and held-out frames. `progress` is told (frames done, frames in all)
-  /// and returns whether to go on; what was computed is kept. Returns whether all is there.
+  /// Computes what the cache lacks of all views of the training frames and of the held-out frames. `progress` is told
+  /// (prefixes done, prefixes in all) and returns whether to go on; what was computed is kept. Returns whether all is
+  /// there.
   /// @throws UsageError when the options ask for no cache
   bool fill_cache(const std::function<bool(std::int64_t, std::int64_t)>& progress);
   /// nullopt without a cache.
   [[nodiscard]] std::optional<CacheStatistics> cache_statistics() const;
   /// Frames trained on and held out.
   [[nodiscard]] std::int64_t frames() const;
+  /// What a full cache holds of them: one for each fixed view of a frame trained on (one where it has none), one for
+  /// each frame held out.
+  [[nodiscard]] std::int64_t prefixes() const;
   /// Frames trained on, and degenerate statistics found.
   [[nodiscard]] std::int64_t training_frames() const;
   [[nodiscard]] const std::vector<std::string>& warnings() const;
