@@ -95,6 +95,30 @@ std::vector<double> combined(const std::vector<std::vector<double>>& lists, Comb
   return result;
 }
 
+/// The mean over lists of one length, where a list without an entry is taken to differ from the others there by as much
+/// as it does where all have one: the last block of a language model, whose output nobody reads, does not make its unit
+/// look another than it is.
+std::vector<double> joint_mean(std::vector<std::vector<double>> lists) {
+  std::vector<std::size_t> complete;
+  for (std::size_t i = 0; i < lists.front().size(); ++i) {
+    const bool all = std::none_of(lists.begin(), lists.end(), [i](const auto& list) { return std::isnan(list[i]); });
+    if (all) complete.push_back(i);
+  }
+  if (complete.empty()) return combined(lists, Combine::mean);
+  double centre = 0.0;
+  std::vector<double> means;
+  for (const std::vector<double>& list : lists) {
+    double sum = 0.0;
+    for (const std::size_t i : complete) sum += list[i];
+    means.push_back(sum / static_cast<double>(complete.size()));
+    centre += means.back() / static_cast<double>(lists.size());
+  }
+  for (std::size_t k = 0; k < lists.size(); ++k) {
+    for (double& value : lists[k]) value += centre - means[k];
+  }
+  return combined(lists, Combine::mean);
+}
+
 /// The groups whose rows decide: one by name, or with "mean" every kind of token. None when the stack has no such rows.
 std::vector<const GroupMeasures*> deciding_groups(const StackMeasures& stack, const std::string& name) {
   if (name == "all" && !stack.groups.empty()) return {&stack.group(name)};
@@ -153,7 +177,7 @@ std::vector<double> joint_scores(const ModelLayout& layout, const PruneOptions& 
     lists.push_back(unit_scores(blocks, units, options.method));
   }
   std::vector<double> scores =
-      combined(lists, options.method == PruningMethod::gate_probe ? Combine::sum : Combine::mean);
+      options.method == PruningMethod::gate_probe ? combined(lists, Combine::sum) : joint_mean(lists);
   why["scores"]["together"] = numbers_json(scores);
   return scores;
 }

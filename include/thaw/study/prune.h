@@ -102,7 +102,9 @@ struct PruningChoice {
 };
 
 /// `report` may be null when options.needs_measures() is false. Joined stacks get one list: units are ranked by the
-/// mean of the stacks' similarities (the sum of their gate probes, the mean of their influence) where they have them.
+/// mean of the stacks' similarities or influences, or by the sum of their gate probes. A stack that has no value for a
+/// unit (the output of a language model's last block is read by nobody) is taken to differ from the others there by as
+/// much as elsewhere.
 /// @throws UsageError for an unknown stack, group or preset (the nearest names), fewer units left than the minimum, or
 /// as check_removal
 [[nodiscard]] PruningChoice choose_blocks(const ModelLayout& layout, const PruneOptions& options,
