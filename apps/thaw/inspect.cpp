@@ -8,6 +8,7 @@
 
 #include "command.h"
 #include "flags.h"
+#include "inspect_measures.h"
 #include "thaw/core/json.h"
 #include "thaw/freeze/plan.h"
 #include "thaw/models/registry.h"
@@ -24,6 +25,7 @@ namespace fs = std::filesystem;
 struct InspectFlags {
   std::string target;
   std::string config;
+  InspectMeasuresFlags measures;
 };
 
 // --- a configuration or policy folder ---
@@ -136,6 +138,7 @@ void inspect_run(const fs::path& run, bool json) {
 }
 
 void inspect(const InspectFlags& flags, bool json) {
+  if (flags.measures.wanted()) return inspect_measures(flags.target, flags.measures, json);
   if (!flags.config.empty()) return inspect_layout(flags.config, json);
   const fs::path path = flags.target;
   const std::vector<std::string> names = named_configs();
@@ -154,15 +157,18 @@ void inspect(const InspectFlags& flags, bool json) {
 
 void add_inspect_command(CLI::App& app, Outcome& outcome) {
   const auto flags = std::make_shared<InspectFlags>();
-  CLI::App* command = add_subcommand(app, outcome, "inspect",
-                                     "shows a policy folder, a configuration, a run, a head, or a safetensors file",
-                                     "  thaw inspect --config smolvla\n"
-                                     "  thaw inspect model.safetensors\n"
-                                     "  thaw inspect runs/drawer --json");
+  CLI::App* command = add_subcommand(
+      app, outcome, "inspect", "shows a policy folder, a configuration, a run, a head, or a safetensors file",
+      "  thaw inspect --config smolvla\n"
+      "  thaw inspect --config pi0\n"
+      "  thaw inspect model.safetensors\n"
+      "  thaw inspect runs/drawer --json\n"
+      "  thaw inspect base --similarity --plasticity --dataset data/ --html blocks.html");
   CLI::Option* target = command->add_option("target", flags->target, "folder or file");
   CLI::Option* config =
       command->add_option("--config", flags->config, "a named configuration, a config.json or its folder");
   config->excludes(target);
+  flags->measures.add_to(*command);
   command->callback([flags, &outcome] {
     if (flags->target.empty() && flags->config.empty()) {
       throw UsageError(Problem{.where = "inspect", .expected = "a folder, a file, or --config NAME"});

@@ -1,0 +1,58 @@
+#include "inspect_measures.h"
+
+#include <iostream>
+#include <sstream>
+
+#include "thaw/core/error.h"
+#include "thaw/core/files.h"
+
+namespace thaw::cli {
+namespace {
+
+std::vector<std::string> split_names(const std::string& text) {
+  std::vector<std::string> names;
+  std::stringstream stream(text);
+  for (std::string name; std::getline(stream, name, ',');) {
+    if (!name.empty()) names.push_back(name);
+  }
+  return names;
+}
+
+MeasureOptions measure_options(const InspectMeasuresFlags& flags) {
+  MeasureOptions options = flags.measures.options;
+  options.stacks = split_names(flags.stacks);
+  options.similarity = flags.similarity;
+  options.gradients = flags.plasticity;
+  return options;
+}
+
+}  // namespace
+
+void InspectMeasuresFlags::add_to(CLI::App& command) {
+  command.add_flag(
+      "--similarity", similarity,
+      "how alike the stream is before and behind each block, on frames of --dataset: CKA, block influence,\n"
+      "angular distance, per kind of token");
+  command.add_flag("--plasticity", plasticity,
+                   "what training would change: GateProbe, relative gradient norm, Fisher, divergence from --base");
+  command.add_option("--stack", stacks, "measure these alone, comma-separated");
+  command.add_option("--base", base, "checkpoint that the policy was trained from, for the divergence of its weights");
+  command.add_option("--html", html, "write the measures as a page with heat maps");
+  measures.add_to(command);
+}
+
+void inspect_measures(const std::string& policy, const InspectMeasuresFlags& flags, bool json) {
+  const bool divergence = !flags.base.empty();
+  if (divergence && !flags.plasticity) {
+    throw UsageError(Problem{.where = "--base", .expected = "--plasticity beside it", .found = "--similarity alone"});
+  }
+  const MeasureReport report = measure(policy, flags.measures, measure_options(flags), flags.base);
+  if (!flags.html.empty()) write_text_atomic(flags.html, measure_html(report));
+  if (json) {
+    std::cout << report.to_json().dump(2) << '\n';
+  } else {
+    std::cout << measure_table(report);
+  }
+}
+
+}  // namespace thaw::cli
