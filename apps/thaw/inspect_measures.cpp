@@ -26,6 +26,22 @@ MeasureOptions measure_options(const InspectMeasuresFlags& flags) {
   return options;
 }
 
+void check(const std::string& policy, const InspectMeasuresFlags& flags) {
+  if (!flags.similarity && !flags.plasticity) {
+    throw UsageError(Problem{.where = "--stack, --base, --html",
+                             .expected = "--similarity or --plasticity beside them",
+                             .found = "neither"});
+  }
+  if (!flags.base.empty() && !flags.plasticity) {
+    throw UsageError(Problem{.where = "--base", .expected = "--plasticity beside it", .found = "--similarity alone"});
+  }
+  if (policy.empty()) {
+    throw UsageError(Problem{.where = "--similarity, --plasticity",
+                             .expected = "a policy folder",
+                             .found = "a configuration, which has no weights"});
+  }
+}
+
 }  // namespace
 
 void InspectMeasuresFlags::add_to(CLI::App& command) {
@@ -42,10 +58,7 @@ void InspectMeasuresFlags::add_to(CLI::App& command) {
 }
 
 void inspect_measures(const std::string& policy, const InspectMeasuresFlags& flags, bool json) {
-  const bool divergence = !flags.base.empty();
-  if (divergence && !flags.plasticity) {
-    throw UsageError(Problem{.where = "--base", .expected = "--plasticity beside it", .found = "--similarity alone"});
-  }
+  check(policy, flags);
   const MeasureReport report = measure(policy, flags.measures, measure_options(flags), flags.base);
   if (!flags.html.empty()) write_text_atomic(flags.html, measure_html(report));
   if (json) {

@@ -18,7 +18,10 @@ struct InspectMeasuresFlags {
   MeasureFlags measures;
 
   void add_to(CLI::App& command);
-  [[nodiscard]] bool wanted() const { return similarity || plasticity; }
+  /// Whether any of them was given.
+  [[nodiscard]] bool wanted() const {
+    return similarity || plasticity || !stacks.empty() || !base.empty() || !html.empty();
+  }
 };
 
 /// Prints a table, or JSON, and writes the page of --html. @throws UsageError for flags that do not go together

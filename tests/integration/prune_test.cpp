@@ -226,6 +226,12 @@ TEST(InspectMeasures, UnknownStackAndMissingDatasetAreRefused) {
   const CommandResult missing = run_thaw({"inspect", kBase, "--similarity"});
   EXPECT_EQ(missing.code, 2);
   EXPECT_THAT(missing.err, HasSubstr("--dataset"));
+  const CommandResult alone = run_thaw({"inspect", kBase, "--html", "blocks.html"});
+  EXPECT_EQ(alone.code, 2);
+  EXPECT_THAT(alone.err, HasSubstr("--similarity or --plasticity beside them"));
+  const CommandResult weightless = run_thaw({"inspect", "--config", "smolvla_tiny", "--similarity"});
+  EXPECT_EQ(weightless.code, 2);
+  EXPECT_THAT(weightless.err, HasSubstr("expected a policy folder"));
 }
 
 }  // namespace
