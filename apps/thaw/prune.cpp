@@ -24,6 +24,7 @@ struct PruneFlags {
   std::string method;
   std::string blocks;
   std::string similarity = "concatenated";
+  bool literal_runs = false;
   PruneOptions options;
   MeasureFlags measures;
 };
@@ -50,6 +51,7 @@ PruneOptions prune_options(const PruneFlags& flags) {
   options.method = method_of(flags);
   options.blocks = parse_numbers(flags.blocks, "--blocks");
   options.similarity = parse_similarity(flags.similarity);
+  options.first_block_anchors = !flags.literal_runs;
   return options;
 }
 
@@ -108,6 +110,8 @@ void add_prune_command(CLI::App& app, Outcome& outcome) {
                       "tokens that decide: all, one of image, text, state, action, or mean over them");
   command->add_option("--threshold", flags->options.threshold,
                       "similarity from which on clp counts blocks as a run; falls until there are enough candidates");
+  command->add_flag("--literal-runs", flags->literal_runs,
+                    "let clp begin a run at a block that has a score, as the paper's text has it: block 1 then stays");
   flags->measures.add_to(*command);
   command->callback([flags, &outcome] { run_prune(*flags, outcome); });
 }

@@ -75,16 +75,6 @@ Json stack_json(const StackMeasures& stack) {
   return json;
 }
 
-/// Sets `name` where the value is a number.
-void put(std::map<std::string, double>& measures, const std::string& name, double value) {
-  if (std::isfinite(value)) measures[name] = value;
-}
-
-void put(std::map<std::string, double>& measures, const std::string& name, const std::vector<double>& values,
-         std::int64_t block) {
-  if (!values.empty()) put(measures, name, values.at(static_cast<std::size_t>(block)));
-}
-
 /// 1 - trimmed CKA over the block, the mean over the groups of tokens ("all" mixes kinds that differ by themselves).
 double cka_distance(const StackMeasures& stack, std::int64_t block) {
   double sum = 0.0;
@@ -98,18 +88,28 @@ double cka_distance(const StackMeasures& stack, std::int64_t block) {
   return count > 0 ? sum / static_cast<double>(count) : std::numeric_limits<double>::quiet_NaN();
 }
 
-BlockImportance importance_of(const StackMeasures& stack, std::int64_t block) {
-  BlockImportance importance{.stack = stack.name, .block = block};
+/// Adds `values` unless there are none; what is no number becomes 0.
+void add_series(std::vector<MeasureSeries>& all, const std::string& stack, const std::string& measure,
+                std::vector<double> values) {
+  if (values.empty()) return;
+  for (double& value : values) value = std::isfinite(value) ? value : 0.0;
+  all.push_back({.stack = stack, .measure = measure, .values = std::move(values)});
+}
+
+void add_stack_series(std::vector<MeasureSeries>& all, const StackMeasures& stack) {
   if (!stack.groups.empty()) {
-    const GroupMeasures& all = stack.groups.front();
-    put(importance.measures, "block_influence", all.block_influence(stack.blocks), block);
-    put(importance.measures, "gate_probe", all.gate_probe, block);
-    put(importance.measures, "cka_distance", cka_distance(stack, block));
+    const GroupMeasures& whole = stack.groups.front();
+    add_series(all, stack.name, "block influence", whole.block_influence(stack.blocks));
+    if (whole.cosine.defined()) {
+      std::vector<double> distances;
+      for (std::int64_t block = 0; block < stack.blocks; ++block) distances.push_back(cka_distance(stack, block));
+      add_series(all, stack.name, "CKA distance", std::move(distances));
+    }
+    add_series(all, stack.name, "GateProbe", whole.gate_probe);
   }
-  put(importance.measures, "relative_gradient", stack.relative_gradient, block);
-  put(importance.measures, "fisher", stack.fisher, block);
-  put(importance.measures, "divergence", stack.divergence, block);
-  return importance;
+  add_series(all, stack.name, "relative gradient norm", stack.relative_gradient);
+  add_series(all, stack.name, "Fisher information", stack.fisher);
+  add_series(all, stack.name, "divergence", stack.divergence);
 }
 
 }  // namespace
@@ -138,14 +138,16 @@ Json MeasureReport::to_json() const {
   Json json{{"schema", 1}, {"type", type}, {"samples", samples}, {"seed", seed}, {"stacks", Json::array()}};
   if (!frames.empty()) json["frames"] = frames;
   for (const StackMeasures& stack : stacks) json["stacks"].push_back(stack_json(stack));
+  json["importance"] = Json::array();
+  for (const MeasureSeries& series : measure_series(*this)) {
+    json["importance"].push_back({{"stack", series.stack}, {"measure", series.measure}, {"values", series.values}});
+  }
   return json;
 }
 
-std::vector<BlockImportance> block_importance(const MeasureReport& report) {
-  std::vector<BlockImportance> all;
-  for (const StackMeasures& stack : report.stacks) {
-    for (std::int64_t block = 0; block < stack.blocks; ++block) all.push_back(importance_of(stack, block));
-  }
+std::vector<MeasureSeries> measure_series(const MeasureReport& report) {
+  std::vector<MeasureSeries> all;
+  for (const StackMeasures& stack : report.stacks) add_stack_series(all, stack);
   return all;
 }
 

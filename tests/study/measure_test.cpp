@@ -166,15 +166,15 @@ TEST(MeasureModule, SequentialIsTappedByItself) {
   };
   const MeasureReport report = measure_module(*net, layout_of(*net), 4, pass, {.gradients = true});
   EXPECT_EQ(report.type, "module");
-  const std::vector<BlockImportance> importance = block_importance(report);
-  ASSERT_THAT(importance, SizeIs(3));
-  for (const BlockImportance& block : importance) {
-    for (const char* measure : {"block_influence", "cka_distance", "gate_probe", "relative_gradient", "fisher"}) {
-      ASSERT_TRUE(block.measures.contains(measure)) << measure;
-      EXPECT_GT(block.measures.at(measure), 0.0) << measure;
-    }
-    EXPECT_FALSE(block.measures.contains("divergence"));
+  std::vector<std::string> names;
+  for (const MeasureSeries& series : measure_series(report)) {
+    names.push_back(series.measure);
+    EXPECT_EQ(series.stack, "layers");
+    ASSERT_THAT(series.values, SizeIs(3)) << series.measure;
+    EXPECT_THAT(series.values, testing::Each(testing::Gt(0.0))) << series.measure;
   }
+  EXPECT_THAT(names, testing::ElementsAre("block influence", "CKA distance", "GateProbe", "relative gradient norm",
+                                          "Fisher information"));
 }
 
 // --- weights ---
@@ -329,6 +329,9 @@ TEST(MeasureReport, WritesWhatIsNoNumberAsNull) {
   EXPECT_TRUE(group["block_influence"][3].is_number());
   EXPECT_EQ(group["cka"]["trimmed"].size(), 5U);
   EXPECT_EQ(json["stacks"][0]["massive_dimensions"].size(), 5U);
+  EXPECT_EQ(json["importance"][0]["measure"], "block influence");
+  EXPECT_EQ(json["importance"][0]["values"].size(), 5U);
+  EXPECT_EQ(json["importance"][0]["values"][4], 0.0);
   EXPECT_NO_THROW(static_cast<void>(parse_json(json.dump(), "report")));
 }
 

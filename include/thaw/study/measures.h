@@ -8,7 +8,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -63,21 +62,22 @@ struct MeasureReport {
 
   /// @throws UsageError with the nearest names
   [[nodiscard]] const StackMeasures& stack(const std::string& name) const;
-  /// Numbers that are not finite are null.
+  /// Numbers that are not finite are null. "importance" holds measure_series() as thaw sweep --importance takes it.
   [[nodiscard]] Json to_json() const;
 };
 
-/// The measures of one block as plain numbers, for tables and charts. Missing ones are left out.
-struct BlockImportance {
+/// One measure of the blocks of a stack as plain numbers, for charts: more is more important. A block whose output is
+/// read by nobody has 0.
+struct MeasureSeries {
   std::string stack;
-  std::int64_t block = 0;
-  /// "block_influence", "cka_distance" (1 - trimmed CKA over the block, mean over the groups), "gate_probe",
-  /// "relative_gradient", "fisher", "divergence": of each, more is more important.
-  std::map<std::string, double> measures;
+  /// "block influence", "CKA distance" (1 - trimmed CKA over the block, the mean over the groups), "GateProbe",
+  /// "relative gradient norm", "Fisher information", "divergence"
+  std::string measure;
+  std::vector<double> values;  ///< one a block
 };
 
-/// Every block of every stack, in order.
-[[nodiscard]] std::vector<BlockImportance> block_importance(const MeasureReport& report);
+/// What the report has, stack by stack.
+[[nodiscard]] std::vector<MeasureSeries> measure_series(const MeasureReport& report);
 
 /// A table per stack: a line a block.
 [[nodiscard]] std::string measure_table(const MeasureReport& report);
