@@ -94,13 +94,13 @@ bool is_finite(const at::Tensor& tensor) {
   return at::isfinite(tensor).all().item<bool>();
 }
 
-at::Tensor random_parameter(const ParameterInfo& parameter, std::uint64_t seed, std::uint64_t index) {
+at::Tensor random_parameter(const ParameterInfo& parameter, std::uint64_t seed, std::uint64_t index, bool is_offset) {
   const RandomKey key{.seed = seed, .stream = RandomStream::initialisation, .sample = index};
   at::Tensor values = random_normal(key, parameter.shape);
   const std::string& name = parameter.name;
   const bool is_norm_weight =
       parameter.shape.size() == 1 && name.size() > 7 && name.rfind(".weight") == name.size() - 7;
-  if (is_norm_weight) {
+  if (is_norm_weight && !is_offset) {
     values.mul_(0.1).add_(1.0);
   } else if (parameter.shape.size() == 1) {
     values.mul_(0.1);
@@ -140,34 +140,20 @@ std::map<std::string, at::Tensor> agreed(const std::string& feature, const Robot
 
 }  // namespace
 
-SafetensorsFile open_weights(const fs::path& folder) {
-  const fs::path path = folder / kWeightsFile;
-  if (!fs::exists(path)) {
-    std::string fix;
-    if (fs::exists(folder / "adapter_model.safetensors")) {
-      fix = "The folder holds a PEFT adapter: merge it into its base with LeRobot first.";
-    } else if (fs::exists(folder / "model.safetensors.index.json")) {
-      fix = "The folder holds a sharded model: save it as one file first.";
-    } else if (fs::exists(folder / "pretrained_model" / kWeightsFile)) {
-      fix = "Give its subfolder 'pretrained_model'.";
-    }
-    throw IoError(
-        Problem{.where = path.string(), .expected = "the weights of a policy", .found = "no such file", .fix = fix});
-  }
-  return SafetensorsFile(path);
-}
-
-WeightsIndex match_weights(const SafetensorsFile& file, const std::vector<ParameterInfo>& table) {
+WeightsIndex match_weights(const WeightsFile& file, const std::vector<ParameterInfo>& table, const Rename& rename) {
   std::map<std::string, const ParameterInfo*> wanted;
   for (const ParameterInfo& parameter : table) wanted.emplace(parameter.name, &parameter);
 
   WeightsIndex index;
   Faults faults;
   for (const SafetensorsEntry& entry : file.entries()) {
-    const std::string name = without_compile_segments(entry.name);
+    const std::string plain = without_compile_segments(entry.name);
+    const std::optional<std::string> renamed = rename ? rename(plain) : std::optional(plain);
+    if (!renamed) continue;
+    const std::string& name = *renamed;
     const auto found = wanted.find(name);
     if (found == wanted.end()) {
-      parse_buffer_name(name) ? index.statistics.push_back(entry.name) : faults.unknown.push_back(entry.name);
+      parse_buffer_name(plain) ? index.statistics.push_back(entry.name) : faults.unknown.push_back(entry.name);
     } else if (!index.file_names.emplace(name, entry.name).second) {
       faults.unknown.push_back(entry.name + " (a second '" + name + "')");
     } else {
@@ -186,7 +172,7 @@ WeightsIndex match_weights(const SafetensorsFile& file, const std::vector<Parame
   return index;
 }
 
-std::vector<NamedTensor> read_weights(const SafetensorsFile& file, const WeightsIndex& index,
+std::vector<NamedTensor> read_weights(const WeightsFile& file, const WeightsIndex& index,
                                       std::vector<ParameterInfo>& table, const ReadWeights& options) {
   std::vector<NamedTensor> weights;
   weights.reserve(table.size());
@@ -208,13 +194,13 @@ std::vector<NamedTensor> read_weights(const SafetensorsFile& file, const Weights
 }
 
 std::map<std::string, at::Tensor> read_again(const fs::path& folder, const std::vector<ParameterInfo>& table,
-                                             std::vector<ParameterInfo> wanted) {
+                                             std::vector<ParameterInfo> wanted, const Rename& rename) {
   if (folder.empty()) {
     throw UsageError(Problem{
         .where = "policy", .expected = "one that was loaded from a folder", .found = "one with weights of its own"});
   }
-  const SafetensorsFile file = open_weights(folder);
-  const WeightsIndex index = match_weights(file, table);
+  const WeightsFile file(folder);
+  const WeightsIndex index = match_weights(file, table, rename);
   std::map<std::string, at::Tensor> tensors;
   for (NamedTensor& tensor : read_weights(file, index, wanted, {.allow_non_finite = true})) {
     tensors.emplace(std::move(tensor.name), std::move(tensor.tensor));
@@ -222,7 +208,11 @@ std::map<std::string, at::Tensor> read_again(const fs::path& folder, const std::
   return tensors;
 }
 
-Statistics read_buffer_statistics(const SafetensorsFile& file, const WeightsIndex& index,
+void take_dtypes(const WeightsFile& file, const WeightsIndex& index, std::vector<ParameterInfo>& table) {
+  for (ParameterInfo& parameter : table) parameter.dtype = file.entry(index.file_names.at(parameter.name)).dtype;
+}
+
+Statistics read_buffer_statistics(const WeightsFile& file, const WeightsIndex& index,
                                   const std::vector<std::string>& features) {
   std::map<std::string, RobotStatistics> found;
   for (const std::string& file_name : index.statistics) {
@@ -243,13 +233,15 @@ Statistics read_buffer_statistics(const SafetensorsFile& file, const WeightsInde
   return statistics;
 }
 
-std::vector<NamedTensor> random_weights(const std::vector<ParameterInfo>& table, std::uint64_t seed) {
+std::vector<NamedTensor> random_weights(const std::vector<ParameterInfo>& table, std::uint64_t seed,
+                                        const std::function<bool(const std::string&)>& is_offset) {
   std::vector<NamedTensor> weights(table.size());
   at::parallel_for(0, static_cast<std::int64_t>(table.size()), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const auto index = static_cast<std::size_t>(i);
+      const bool offset = is_offset && is_offset(table[index].name);
       weights[index] = {.name = table[index].name,
-                        .tensor = random_parameter(table[index], seed, static_cast<std::uint64_t>(i))};
+                        .tensor = random_parameter(table[index], seed, static_cast<std::uint64_t>(i), offset)};
     }
   });
   return weights;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "../costs_impl.h"
 #include "thaw/models/smolvla/config.h"
 #include "thaw/policy/layout.h"
 
@@ -29,13 +30,15 @@ struct SampleSizes {
   double expert_hidden;
 };
 
+/// Widths of a block of the language model, and of the expert.
+[[nodiscard]] models::DecoderSizes language_widths(const SmolVLAConfig& config);
+[[nodiscard]] models::DecoderSizes expert_widths(const SmolVLAConfig& config);
+
 /// Numbers of operations of the forward pass, two per multiply-add, of one sample with one noise draw.
 class Flops {
  public:
   explicit Flops(const SmolVLAConfig& config);
 
-  [[nodiscard]] double patches() const;
-  [[nodiscard]] double vision_block() const;
   [[nodiscard]] double connector() const;
   [[nodiscard]] double state() const;
   /// A block through which the rows of images and language go; the last one computes keys and values only.
@@ -52,26 +55,19 @@ class Flops {
  private:
   /// `own` rows through a language block, attending to `seen` keys.
   [[nodiscard]] double language_block(double own, double seen, bool last) const;
-  /// Query and output projection, attention, gated MLP.
-  [[nodiscard]] double rest(double own, double seen, double hidden, std::int64_t intermediate) const;
 
   const SmolVLAConfig& config_;
   SampleSizes size_;
 };
 
-/// What the stages need of memory, op by op as nn/blocks.cpp and network.cpp run them: a product saves its input when
-/// its weight trains, attention its query, keys, values and probabilities, SiLU and GELU their inputs, a gated product
-/// both factors, a norm its input (a key, or the residual inside the block) and, for its weight, what it normalised.
+/// What the stages need of memory, op by op as nn/blocks.cpp and network.cpp run them (see decoder_bytes).
 class Bytes {
  public:
   explicit Bytes(const SmolVLAConfig& config);
 
-  [[nodiscard]] StageBytes patches() const;
-  /// `block`: full name of the block, whose parameters are named after it.
-  [[nodiscard]] StageBytes vision_block(const std::string& block) const;
-  [[nodiscard]] StageBytes vision_norm() const;
   [[nodiscard]] StageBytes connector(const std::string& connector) const;
   [[nodiscard]] StageBytes prefix_embedding() const;
+  /// `block`: full name of the block, whose parameters are named after it.
   [[nodiscard]] StageBytes rows_block(const std::string& block, bool last) const;
   [[nodiscard]] StageBytes state_block(const std::string& block, bool last) const;
   [[nodiscard]] StageBytes cross_keys(const std::string& block) const;
@@ -80,10 +76,6 @@ class Bytes {
   [[nodiscard]] StageBytes output(const std::string& projection) const;
 
  private:
-  struct Block;
-  [[nodiscard]] StageBytes decoder_block(const Block& sizes, const std::string& block) const;
-  [[nodiscard]] StageBytes keys_and_values_alone(double rows, const std::string& block) const;
-
   const SmolVLAConfig& config_;
   SampleSizes size_;
 };

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
-#include <algorithm>
-
+#include "../factory_parts_impl.h"
 #include "../weights_impl.h"
 #include "factory_impl.h"
 #include "policy_impl.h"
@@ -61,75 +60,10 @@ SmolVLAConfig tiny_config() {
   return config;
 }
 
-void set_width(Features& features, const std::string& name, FeatureType type, std::int64_t width) {
-  const auto found =
-      std::find_if(features.begin(), features.end(), [&name](const Feature& f) { return f.name == name; });
-  if (found != features.end()) {
-    found->shape = {width};
-  } else {
-    features.push_back({.name = name, .type = type, .shape = {width}});
-  }
-}
-
-/// The configured cameras give way to those of the options, in front of the other features as LeRobot lists them.
-void set_cameras(SmolVLAConfig& config, const Features& cameras) {
-  for (const Feature& camera : cameras) {
-    if (camera.type != FeatureType::visual) {
-      throw UsageError(Problem{.where = "cameras." + camera.name,
-                               .expected = "a visual feature",
-                               .found = std::string(feature_type_name(camera.type))});
-    }
-  }
-  Features features = cameras;
-  for (const Feature& feature : config.input_features) {
-    if (feature.type != FeatureType::visual) features.push_back(feature);
-  }
-  config.input_features = std::move(features);
-}
-
-void apply_options(SmolVLAConfig& config, const InitOptions& options) {
-  if (!options.cameras.empty()) set_cameras(config, options.cameras);
-  if (options.state_dim) {
-    set_width(config.input_features, "observation.state", FeatureType::state, *options.state_dim);
-  }
-  if (options.action_dim) set_width(config.output_features, "action", FeatureType::action, *options.action_dim);
-  if (options.chunk_size) {
-    config.chunk_size = *options.chunk_size;
-    config.n_action_steps = std::min(config.n_action_steps, config.chunk_size);
-  }
-  config.max_state_dim = std::max(config.max_state_dim, config.state_dim());
-  config.max_action_dim = std::max(config.max_action_dim, config.action_dim());
-}
-
-std::vector<std::string> feature_names(const SmolVLAConfig& config) {
-  std::vector<std::string> names;
-  for (const Features& features : {config.input_features, config.output_features}) {
-    for (const Feature& feature : features) names.push_back(feature.name);
-  }
-  return names;
-}
-
-ProcessorPipeline read_or_make_preprocessor(const SmolVLAConfig& config, const fs::path& folder,
-                                            const Statistics& statistics, const TokenizerSearch& tokenizers) {
-  if (!fs::exists(folder / "policy_preprocessor.json")) return make_preprocessor(config, statistics, tokenizers);
-  return ProcessorPipeline::load(folder, "policy_preprocessor", tokenizers);
-}
-
-ProcessorPipeline read_or_make_postprocessor(const SmolVLAConfig& config, const fs::path& folder,
-                                             const Statistics& statistics, const TokenizerSearch& tokenizers) {
-  if (!fs::exists(folder / "policy_postprocessor.json")) return make_postprocessor(config, statistics);
-  return ProcessorPipeline::load(folder, "policy_postprocessor", tokenizers);
-}
-
-void replace_output_features(SmolVLAConfig& config, const Features& features, ProcessorPipeline& preprocessor,
-                             ProcessorPipeline& postprocessor) {
-  if (features.empty()) return;
-  config.output_features = features;
-  config.validate();
-  Features all = config.input_features;
-  all.insert(all.end(), features.begin(), features.end());
-  preprocessor.set_features(all);
-  postprocessor.set_features(features);
+models::Processors make_processors(const SmolVLAConfig& config, const Statistics& statistics,
+                                   const TokenizerSearch& tokenizers) {
+  return {.preprocessor = make_preprocessor(config, statistics, tokenizers),
+          .postprocessor = make_postprocessor(config, statistics)};
 }
 
 }  // namespace
@@ -150,41 +84,39 @@ SmolVLAConfig read_config(const Json& config, const fs::path& file) {
 
 ModelLayout folder_layout(const SmolVLAConfig& config, const fs::path& folder, InitialDtypes dtypes) {
   ModelLayout layout = smolvla_layout(config, dtypes);
-  if (!fs::exists(folder / "model.safetensors")) return layout;
-  const SafetensorsFile file = models::open_weights(folder);
-  const models::WeightsIndex index = models::match_weights(file, layout.parameters);
-  for (ParameterInfo& parameter : layout.parameters) {
-    parameter.dtype = file.entry(index.file_names.at(parameter.name)).dtype;
-  }
+  if (!models::WeightsFile::exists_in(folder)) return layout;
+  const models::WeightsFile file(folder);
+  models::take_dtypes(file, models::match_weights(file, layout.parameters), layout.parameters);
   return layout;
 }
 
 std::shared_ptr<Policy> load(const fs::path& folder, const Json& json, const LoadOptions& options) {
   SmolVLAConfig config = read_config(json, folder / "config.json");
   ModelLayout layout = smolvla_layout(config);
-  const SafetensorsFile file = models::open_weights(folder);
+  const models::WeightsFile file(folder);
   const models::WeightsIndex index = models::match_weights(file, layout.parameters);
 
   const TokenizerSearch tokenizers{.checkpoint = folder, .override_folder = options.tokenizer_folder};
-  const Statistics statistics = models::read_buffer_statistics(file, index, feature_names(config));
-  ProcessorPipeline preprocessor = read_or_make_preprocessor(config, folder, statistics, tokenizers);
-  ProcessorPipeline postprocessor = read_or_make_postprocessor(config, folder, statistics, tokenizers);
-  replace_output_features(config, options.output_features, preprocessor, postprocessor);
+  const Statistics statistics =
+      models::read_buffer_statistics(file, index, models::names_of(models::all_features(config)));
+  models::Processors processors =
+      models::read_processors(folder, tokenizers, make_processors(config, statistics, tokenizers));
+  models::replace_output_features(config, options.output_features, processors);
 
   const std::vector<NamedTensor> weights = models::read_weights(
       file, index, layout.parameters, {.dtype = options.dtype, .allow_non_finite = options.allow_non_finite});
-  return std::make_shared<SmolVLAPolicy>(config, std::move(layout), weights, std::move(preprocessor),
-                                         std::move(postprocessor), folder);
+  return SmolVLAPolicy::make(config, std::move(layout), weights, std::move(processors.preprocessor),
+                             std::move(processors.postprocessor), folder);
 }
 
 std::shared_ptr<Policy> init(SmolVLAConfig config, const InitOptions& options) {
-  apply_options(config, options);
+  models::apply_options(config, options);
   ModelLayout layout = smolvla_layout(config, options.dtypes);
   const TokenizerSearch tokenizers{.override_folder = options.tokenizer_folder};
   const std::vector<NamedTensor> weights = models::random_weights(layout.parameters, options.seed);
-  return std::make_shared<SmolVLAPolicy>(config, std::move(layout), weights,
-                                         make_preprocessor(config, options.statistics, tokenizers),
-                                         make_postprocessor(config, options.statistics), fs::path());
+  models::Processors processors = make_processors(config, options.statistics, tokenizers);
+  return SmolVLAPolicy::make(config, std::move(layout), weights, std::move(processors.preprocessor),
+                             std::move(processors.postprocessor), fs::path());
 }
 
 }  // namespace thaw::smolvla

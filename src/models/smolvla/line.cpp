@@ -1,7 +1,7 @@
 #include <ATen/ATen.h>
 
-#include <algorithm>
-
+#include "../line_parts_impl.h"
+#include "../siglip_impl.h"
 #include "costs_impl.h"
 #include "line_impl.h"
 #include "parameters_impl.h"
@@ -12,51 +12,23 @@
 namespace thaw::smolvla {
 namespace {
 
-using Names = std::vector<std::string>;
-
-std::string numbered(const std::string& prefix, std::int64_t index) { return prefix + "." + std::to_string(index); }
-
-/// Keys of the keys and values that block `index` of `stream` ("A", "B", "cross") leaves.
-Names kv_keys(const std::string& stream, std::int64_t index) {
-  return {numbered(stream + ".key", index), numbered(stream + ".value", index)};
-}
-
-nn::KeyValue read_kv(const PrefixState& state, const std::string& stream, std::int64_t index) {
-  return {.key = state.at(numbered(stream + ".key", index)), .value = state.at(numbered(stream + ".value", index))};
-}
-
-void write_kv(PrefixState& state, const std::string& stream, std::int64_t index, const nn::KeyValue& kv) {
-  state.set(numbered(stream + ".key", index), kv.key);
-  state.set(numbered(stream + ".value", index), kv.value);
-}
-
-Names joined(std::initializer_list<Names> parts) {
-  Names all;
-  for (const Names& part : parts) all.insert(all.end(), part.begin(), part.end());
-  return all;
-}
-
-Names with_prefix(const std::string& prefix, std::initializer_list<const char*> tails) {
-  Names names;
-  for (const char* tail : tails) names.push_back(prefix + tail);
-  return names;
-}
-
-Names weight_and_bias(const std::string& prefix) { return with_prefix(prefix, {".weight", ".bias"}); }
-
-Names key_value_parameters(const std::string& block) {
-  return with_prefix(block, {".self_attn.k_proj.weight", ".self_attn.v_proj.weight"});
-}
+using models::joined;
+using models::key_value_parameters;
+using models::kv_keys;
+using models::Names;
+using models::numbered;
+using models::read_kv;
+using models::weight_and_bias;
+using models::write_kv;
 
 Names query_parameters(const std::string& block) {
-  return with_prefix(block, {".self_attn.q_proj.weight", ".self_attn.o_proj.weight", ".mlp.gate_proj.weight",
-                             ".mlp.up_proj.weight", ".mlp.down_proj.weight", ".post_attention_layernorm.weight"});
+  return joined({models::query_and_mlp_parameters(block), {block + ".post_attention_layernorm.weight"}});
 }
 
 class LineBuilder {
  public:
   LineBuilder(const SmolVLAConfig& config, std::shared_ptr<const Network> network)
-      : config_(config), network_(std::move(network)), flops_(config), bytes_(config) {}
+      : config_(config), network_(std::move(network)), size_(config), flops_(config), bytes_(config) {}
 
   std::vector<Stage> build() {
     add_vision();
@@ -96,20 +68,19 @@ class LineBuilder {
 
   void add_vision() {
     const auto net = network_;
-    add({.name = "vision.embed",
-         .reads = {keys::kPixels},
-         .writes = {keys::kVisionHidden},
-         .parameters = joined({weight_and_bias(kVision + ".embeddings.patch_embedding"),
-                               {kVision + ".embeddings.position_embedding.weight"}}),
-         .flops = flops_.patches(),
-         .bytes = bytes_.patches()},
+    const models::SiglipPlace place{.config = config_.vlm.vision,
+                                    .prefix = kVision,
+                                    .pixels_key = keys::kPixels,
+                                    .hidden_key = keys::kVisionHidden,
+                                    .images = size_.images,
+                                    .patches = size_.patches};
+    add(models::siglip_embedding_stage(place),
         [net](PrefixState& s) { s.set(keys::kVisionHidden, net->embed_patches(s.at(keys::kPixels))); });
-    for (std::int64_t i = 0; i < config_.vlm.vision.layers; ++i) add_vision_block(i);
-    add({.name = "vision.post",
-         .reads = {keys::kVisionHidden},
-         .writes = {keys::kVisionHidden},
-         .parameters = weight_and_bias(kVision + ".post_layernorm"),
-         .bytes = bytes_.vision_norm()},
+    for (std::int64_t i = 0; i < config_.vlm.vision.layers; ++i) {
+      add(models::siglip_block_stage(place, i),
+          [net, i](PrefixState& s) { s.set(keys::kVisionHidden, net->vision_block(i, s.at(keys::kVisionHidden))); });
+    }
+    add(models::siglip_norm_stage(place),
         [net](PrefixState& s) { s.set(keys::kVisionHidden, net->vision_norm(s.at(keys::kVisionHidden))); });
     add({.name = "connector",
          .reads = {keys::kVisionHidden},
@@ -118,23 +89,6 @@ class LineBuilder {
          .flops = flops_.connector(),
          .bytes = bytes_.connector(kConnector)},
         [net](PrefixState& s) { s.set(keys::kImageTokens, net->connect(s.at(keys::kVisionHidden))); });
-  }
-
-  void add_vision_block(std::int64_t i) {
-    const auto net = network_;
-    const std::string prefix = numbered(kVisionLayers, i);
-    add({.name = numbered("vision", i),
-         .reads = {keys::kVisionHidden},
-         .writes = {keys::kVisionHidden},
-         .parameters =
-             joined({weight_and_bias(prefix + ".self_attn.k_proj"), weight_and_bias(prefix + ".self_attn.v_proj"),
-                     weight_and_bias(prefix + ".self_attn.q_proj"), weight_and_bias(prefix + ".self_attn.out_proj"),
-                     weight_and_bias(prefix + ".layer_norm1"), weight_and_bias(prefix + ".mlp.fc1"),
-                     weight_and_bias(prefix + ".mlp.fc2"), weight_and_bias(prefix + ".layer_norm2")}),
-         .flops = flops_.vision_block(),
-         .bytes = bytes_.vision_block(prefix),
-         .block = {.stack = "vision", .block = i, .stream = keys::kVisionHidden}},
-        [net, i](PrefixState& s) { s.set(keys::kVisionHidden, net->vision_block(i, s.at(keys::kVisionHidden))); });
   }
 
   void add_prefix() {
@@ -327,6 +281,7 @@ class LineBuilder {
 
   const SmolVLAConfig& config_;
   std::shared_ptr<const Network> network_;
+  SampleSizes size_;
   Flops flops_;
   Bytes bytes_;
   std::vector<Stage> line_;
@@ -336,13 +291,6 @@ class LineBuilder {
 
 std::vector<Stage> build_line(const SmolVLAConfig& config, const std::shared_ptr<const Network>& network) {
   return LineBuilder(config, network).build();
-}
-
-std::size_t first_draw_stage(const std::vector<Stage>& line) {
-  const auto first = std::find_if(line.begin(), line.end(), [](const Stage& stage) {
-    return std::find(stage.info.reads.begin(), stage.info.reads.end(), keys::kNoisyActions) != stage.info.reads.end();
-  });
-  return static_cast<std::size_t>(first - line.begin());
 }
 
 }  // namespace thaw::smolvla

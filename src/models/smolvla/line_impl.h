@@ -50,7 +50,4 @@ inline const std::string kVelocity = "velocity";
 /// The line for `config`. With a null `network` only the descriptions are of use: run() may not be called.
 [[nodiscard]] std::vector<Stage> build_line(const SmolVLAConfig& config, const std::shared_ptr<const Network>& network);
 
-/// Index of the first stage that reads the draw.
-[[nodiscard]] std::size_t first_draw_stage(const std::vector<Stage>& line);
-
 }  // namespace thaw::smolvla

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "../line_parts_impl.h"
 #include "network_impl.h"
 #include "parameters_impl.h"
 #include "thaw/models/smolvla/sequence.h"
@@ -9,11 +10,11 @@
 namespace thaw::smolvla {
 namespace {
 
+using models::numbered;
+
 constexpr double kRotaryBase = 10000.0;  // SmolVLA ignores the rope_theta of the language model
 
 at::ScalarType at_least_float(at::ScalarType dtype) { return c10::promoteTypes(dtype, at::kFloat); }
-
-std::string numbered(const std::string& prefix, std::int64_t index) { return prefix + "." + std::to_string(index); }
 
 /// `value` as an element of `dtype` holds it.
 double rounded(double value, at::ScalarType dtype) { return at::scalar_tensor(value, dtype).item<double>(); }
@@ -31,9 +32,7 @@ at::Tensor merge_patches(const at::Tensor& x, std::int64_t s) {
 
 Network::Network(SmolVLAConfig config, const nn::ParameterMap& parameters)
     : config_(std::move(config)),
-      patch_embedding_(nn::find_linear(parameters, kVision + ".embeddings.patch_embedding")),
-      position_embedding_(nn::find_parameter(parameters, kVision + ".embeddings.position_embedding.weight")),
-      vision_norm_(nn::find_layer_norm(parameters, kVision + ".post_layernorm", config_.vlm.vision.layer_norm_eps)),
+      vision_(config_.vlm.vision, parameters, kVision),
       connector_(nn::find_linear(parameters, kConnector)),
       token_embedding_(nn::find_parameter(parameters, kText + ".embed_tokens.weight")),
       expert_norm_{.weight = nn::find_parameter(parameters, kExpert + ".norm.weight"),
@@ -43,11 +42,7 @@ Network::Network(SmolVLAConfig config, const nn::ParameterMap& parameters)
       action_out_(nn::find_linear(parameters, kActionOut)),
       time_in_(nn::find_linear(parameters, kTimeIn)),
       time_out_(nn::find_linear(parameters, kTimeOut)) {
-  const SmolVisionConfig& vision = config_.vlm.vision;
   const SmolTextConfig& text = config_.vlm.text;
-  for (std::int64_t i = 0; i < vision.layers; ++i) {
-    vision_.push_back(nn::find_vit_block(parameters, numbered(kVisionLayers, i), vision.heads, vision.layer_norm_eps));
-  }
   for (std::int64_t i = 0; i < config_.language_layers(); ++i) {
     language_.push_back(nn::find_decoder_block(parameters, numbered(kTextLayers, i), text.head_dim, text.rms_norm_eps));
   }
@@ -57,24 +52,15 @@ Network::Network(SmolVLAConfig config, const nn::ParameterMap& parameters)
 }
 
 at::Tensor Network::embed_patches(const at::Tensor& pixels) const {
-  const std::int64_t batch = pixels.size(0);
-  const std::int64_t cameras = pixels.size(1);
-  const at::Tensor& weight = patch_embedding_.weight;
-  const at::Tensor bias = patch_embedding_.bias.to(weight.scalar_type());
-  const at::Tensor images = pixels.flatten(0, 1).to(weight.scalar_type());
-  const at::Tensor patches =
-      at::conv2d(images, weight, bias, /*stride=*/config_.vlm.vision.patch_size).flatten(2).transpose(1, 2);
-  const at::Tensor ids =
-      vision_position_ids(config_.patch_rows(), config_.vlm.vision.table_side(), weight.scalar_type());
-  const at::Tensor positions = at::embedding(position_embedding_, ids.to(pixels.device()));
-  return (patches + positions).view({batch, cameras, patches.size(1), patches.size(2)});
+  return vision_.embed_patches(
+      pixels, vision_position_ids(config_.patch_rows(), config_.vlm.vision.table_side(), vision_.dtype()));
 }
 
 at::Tensor Network::vision_block(std::int64_t block, const at::Tensor& hidden) const {
-  return nn::vit_block(vision_.at(block), hidden.flatten(0, 1)).view(hidden.sizes());
+  return vision_.block(block, hidden);
 }
 
-at::Tensor Network::vision_norm(const at::Tensor& hidden) const { return nn::layer_norm(hidden, vision_norm_); }
+at::Tensor Network::vision_norm(const at::Tensor& hidden) const { return vision_.norm(hidden); }
 
 at::Tensor Network::connect(const at::Tensor& hidden) const {
   const at::Tensor tokens = nn::linear(merge_patches(hidden.flatten(0, 1), config_.vlm.scale_factor), connector_);

@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "../siglip_impl.h"
 #include "thaw/models/smolvla/config.h"
 #include "thaw/nn/blocks.h"
 
@@ -73,10 +74,7 @@ class Network {
   [[nodiscard]] at::Tensor with_special_tokens(const at::Tensor& image_tokens) const;
 
   SmolVLAConfig config_;
-  nn::Linear patch_embedding_;
-  at::Tensor position_embedding_;
-  std::vector<nn::VitBlock> vision_;
-  nn::LayerNorm vision_norm_;
+  models::SiglipTower vision_;
   nn::Linear connector_;
   at::Tensor token_embedding_;
   std::vector<nn::DecoderBlock> language_;

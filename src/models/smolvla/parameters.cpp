@@ -1,80 +1,12 @@
-#include <algorithm>
-
+#include "../siglip_impl.h"
+#include "../table_impl.h"
 #include "parameters_impl.h"
 
 namespace thaw::smolvla {
 namespace {
 
-using Shape = std::vector<std::int64_t>;
-
-/// What the parameters of one part of the model have in common.
-struct Part {
-  at::ScalarType dtype = at::kFloat;
-  bool trainable = true;
-  std::string stack;
-  std::int64_t block = -1;
-};
-
-bool ends_with(const std::string& text, const std::string& tail) {
-  return text.size() >= tail.size() && text.compare(text.size() - tail.size(), tail.size(), tail) == 0;
-}
-
-std::vector<std::string> groups_of(const std::string& name) {
-  std::vector<std::string> groups;
-  if (name.find("norm") != std::string::npos) groups.push_back("norms");
-  if (ends_with(name, ".bias")) groups.push_back("biases");
-  if (name.find("embed") != std::string::npos) groups.push_back("embeddings");
-  const bool projects = name.find(".connector.") != std::string::npos || name.rfind("model.state_", 0) == 0 ||
-                        name.rfind("model.action_", 0) == 0;
-  if (projects) groups.push_back("projectors");
-  return groups;
-}
-
-class Table {
- public:
-  void add(const Part& part, const std::string& name, Shape shape) {
-    rows_.push_back({.name = name,
-                     .shape = std::move(shape),
-                     .dtype = part.dtype,
-                     .stack = part.stack,
-                     .block = part.block,
-                     .groups = groups_of(name),
-                     .trainable_by_default = part.trainable});
-  }
-
-  void add_biased(const Part& part, const std::string& name, Shape weight_shape) {
-    const std::int64_t width = weight_shape.front();
-    add(part, name + ".weight", std::move(weight_shape));
-    add(part, name + ".bias", {width});
-  }
-
-  [[nodiscard]] std::vector<ParameterInfo> take() { return std::move(rows_); }
-
- private:
-  std::vector<ParameterInfo> rows_;
-};
-
-void add_vision(Table& table, const SmolVLAConfig& config, Part part) {
-  const SmolVisionConfig& vision = config.vlm.vision;
-  const std::int64_t width = vision.hidden_size;
-  table.add_biased(part, kVision + ".embeddings.patch_embedding", {width, 3, vision.patch_size, vision.patch_size});
-  table.add(part, kVision + ".embeddings.position_embedding.weight",
-            {vision.table_side() * vision.table_side(), width});
-  for (std::int64_t i = 0; i < vision.layers; ++i) {
-    Part block = part;
-    block.stack = "vision";
-    block.block = i;
-    const std::string prefix = kVisionLayers + "." + std::to_string(i);
-    for (const char* projection : {"k_proj", "v_proj", "q_proj", "out_proj"}) {
-      table.add_biased(block, prefix + ".self_attn." + projection, {width, width});
-    }
-    table.add_biased(block, prefix + ".layer_norm1", {width});
-    table.add_biased(block, prefix + ".mlp.fc1", {vision.intermediate_size, width});
-    table.add_biased(block, prefix + ".mlp.fc2", {width, vision.intermediate_size});
-    table.add_biased(block, prefix + ".layer_norm2", {width});
-  }
-  table.add_biased(part, kVision + ".post_layernorm", {width});
-}
+using models::Part;
+using models::Table;
 
 /// Widths of one Llama block; the key and value inputs of a cross layer are the language model's.
 struct BlockShape {
@@ -160,7 +92,9 @@ std::vector<ParameterInfo> parameter_table(const SmolVLAConfig& config, InitialD
       config.vlm.vision.hidden_size * config.vlm.scale_factor * config.vlm.scale_factor;
 
   Table table;
-  add_vision(table, config, {.dtype = loaded, .trainable = vlm_trains && !config.freeze_vision_encoder});
+  models::add_siglip(table, config.vlm.vision, kVision,
+                     {.dtype = loaded, .trainable = vlm_trains && !config.freeze_vision_encoder},
+                     models::SiglipOrder::attention_first);
   table.add({.dtype = loaded, .trainable = vlm_trains}, kConnector + ".weight",
             {config.vlm.text.hidden_size, connector_input});
   add_language(table, config, narrow);

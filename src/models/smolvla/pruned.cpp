@@ -38,15 +38,15 @@ SmolVLAConfig pruned_config(SmolVLAConfig config, const BlockLists& removed) {
 }
 
 std::shared_ptr<Policy> SmolVLAPolicy::without_blocks(const BlockLists& removed) const {
-  check_removal(layout_, removed);
+  check_removal(layout(), removed);
   const SmolVLAConfig smaller = pruned_config(config(), removed);
-  const std::vector<NamedTensor> weights = remaining_weights(layout_, *module_, removed);
-  ModelLayout layout = smolvla_layout(smaller);
+  const std::vector<NamedTensor> weights = remaining_weights(layout(), *module(), removed);
+  ModelLayout smaller_layout = smolvla_layout(smaller);
   for (std::size_t i = 0; i < weights.size(); ++i) {
-    layout.parameters.at(i).dtype = weights[i].tensor.scalar_type();
+    smaller_layout.parameters.at(i).dtype = weights[i].tensor.scalar_type();
   }
-  return std::make_shared<SmolVLAPolicy>(smaller, std::move(layout), weights, preprocessor_, postprocessor_,
-                                         std::filesystem::path());
+  return SmolVLAPolicy::make(smaller, std::move(smaller_layout), weights, preprocessor_, postprocessor_,
+                             std::filesystem::path());
 }
 
 }  // namespace thaw::smolvla

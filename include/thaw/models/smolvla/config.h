@@ -9,23 +9,12 @@
 #include <vector>
 
 #include "thaw/core/json.h"
+#include "thaw/models/normalization_entry.h"
+#include "thaw/models/siglip_config.h"
 #include "thaw/policy/features.h"
 #include "thaw/policy/policy.h"
 
 namespace thaw {
-
-/// Sizes of the SigLIP-like vision tower (vision_config).
-struct SmolVisionConfig {
-  std::int64_t hidden_size = 768;
-  std::int64_t intermediate_size = 3072;
-  std::int64_t layers = 12;
-  std::int64_t heads = 12;
-  std::int64_t image_size = 512;  ///< side the position table was made for, pixels
-  std::int64_t patch_size = 16;
-  double layer_norm_eps = 1e-6;
-
-  [[nodiscard]] std::int64_t table_side() const { return image_size / patch_size; }
-};
 
 /// Sizes of the Llama text model (text_config).
 struct SmolTextConfig {
@@ -42,18 +31,12 @@ struct SmolTextConfig {
 
 /// What config.json does not say (vlm_config.json). Defaults: SmolVLM2-500M-Video-Instruct.
 struct SmolVlmConfig {
-  SmolVisionConfig vision;
+  SiglipConfig vision;
   SmolTextConfig text;
   std::int64_t scale_factor = 4;  ///< pixel shuffle
   std::int64_t fake_image_token = 49189;
   std::int64_t global_image_token = 49152;
   std::int64_t image_token = 49190;
-};
-
-/// How a feature type is normalised, as config.json words it.
-struct NormalizationEntry {
-  std::string type;  ///< "VISUAL", "STATE", "ACTION"
-  std::string mode;  ///< "IDENTITY", "MEAN_STD", …
 };
 
 struct SmolVLAConfig {
