@@ -10,18 +10,27 @@
 namespace thaw::nn {
 namespace {
 
-/// The MLP as one node that keeps what gate and up give; their SiLU and product are computed again for backward, which
-/// halves what a block holds of its widest tensors.
+at::Tensor activated(const at::Tensor& x, GateActivation activation) {
+  return activation == GateActivation::silu ? at::silu(x) : at::gelu(x, "tanh");
+}
+
+at::Tensor activated_backward(const at::Tensor& gradient, const at::Tensor& x, GateActivation activation) {
+  return activation == GateActivation::silu ? at::silu_backward(gradient, x) : at::gelu_backward(gradient, x, "tanh");
+}
+
+/// The MLP as one node that keeps what gate and up give; the activation and the product are computed again for
+/// backward, which halves what a block holds of its widest tensors.
 class GatedProduct : public torch::autograd::Function<GatedProduct> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& gate,
-                            const at::Tensor& up, const at::Tensor& down) {
+                            const at::Tensor& up, const at::Tensor& down, GateActivation activation) {
     const at::Tensor gated = onednn::linear(x, gate, {});
     const at::Tensor raised = onednn::linear(x, up, {});
     const bool input_is_needed = gate.requires_grad() || up.requires_grad();
     context->save_for_backward({input_is_needed ? x : at::Tensor(), gated, raised, gate, up, down});
     context->saved_data["of_x"] = x.requires_grad();
-    return onednn::linear(at::silu(gated).mul_(raised), down, {});
+    context->saved_data["activation"] = static_cast<std::int64_t>(activation);
+    return onednn::linear(activated(gated, activation).mul_(raised), down, {});
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -33,13 +42,14 @@ class GatedProduct : public torch::autograd::Function<GatedProduct> {
     const at::Tensor& gate = saved.at(3);
     const at::Tensor& up = saved.at(4);
     const at::Tensor& down = saved.at(5);
-    at::Tensor active = at::silu(gated);
+    const auto activation = static_cast<GateActivation>(context->saved_data["activation"].toInt());
+    at::Tensor active = activated(gated, activation);
     const bool of_x = context->saved_data["of_x"].toBool();
-    torch::autograd::variable_list result(4);
+    torch::autograd::variable_list result(5);
     if (down.requires_grad()) result[3] = gradient_of_weight(gradients.at(0), active * raised);
     if (!of_x && !x.defined()) return result;
     const at::Tensor inner = gradient_of_input(gradients.at(0), down);
-    const at::Tensor of_gated = at::silu_backward(inner * raised, gated);
+    const at::Tensor of_gated = activated_backward(inner * raised, gated, activation);
     const at::Tensor of_raised = active.mul_(inner);
     if (gate.requires_grad()) result[1] = gradient_of_weight(of_gated, x);
     if (up.requires_grad()) result[2] = gradient_of_weight(of_raised, x);
@@ -68,8 +78,10 @@ GatedMlp find_gated_mlp(const ParameterMap& parameters, const std::string& prefi
 }
 
 at::Tensor gated_mlp(const at::Tensor& x, const GatedMlp& mlp) {
-  if (is_one_node(x, mlp)) return GatedProduct::apply(x, mlp.gate.weight, mlp.up.weight, mlp.down.weight);
-  const at::Tensor gate = linear_silu(x, mlp.gate);
+  if (is_one_node(x, mlp)) {
+    return GatedProduct::apply(x, mlp.gate.weight, mlp.up.weight, mlp.down.weight, mlp.activation);
+  }
+  const at::Tensor gate = mlp.activation == GateActivation::silu ? linear_silu(x, mlp.gate) : linear_gelu(x, mlp.gate);
   return linear(gate * linear(x, mlp.up), mlp.down);
 }
 

@@ -59,11 +59,14 @@ struct LayerNorm {
 /// x (..., D) -> (..., D) in the weight's dtype.
 [[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const LayerNorm& norm);
 
-/// down(silu(gate(x)) · up(x)), no biases (Llama).
+enum class GateActivation { silu, gelu_tanh };
+
+/// down(activation(gate(x)) · up(x)), no biases (Llama: silu, Gemma: gelu_tanh).
 struct GatedMlp {
   Linear gate;
   Linear up;
   Linear down;
+  GateActivation activation = GateActivation::silu;
 };
 
 [[nodiscard]] GatedMlp find_gated_mlp(const ParameterMap& parameters, const std::string& prefix);
