@@ -77,7 +77,8 @@ void add_init_command(CLI::App& app, Outcome& outcome) {
   CLI::App* command =
       add_subcommand(app, outcome, "init", "writes a LeRobot checkpoint with random weights",
                      "  thaw init --config smolvla_tiny --dataset data/ --tokenizer tokenizer/ --output base\n"
-                     "  thaw init --config smolvla --dtype bf16 --output big");
+                     "  thaw init --config smolvla --dtype bf16 --output big\n"
+                     "  thaw init --config pi05_tiny --tokenizer tokenizer/ --output small");
   command->add_option("--config", flags->config, "a named configuration, a config.json, or a folder that holds one");
   command->add_option("--dtype", flags->dtype, "fp32, or bf16 (float32 where the published file has it)");
   command->add_option("--seed", flags->seed, "of the weights");

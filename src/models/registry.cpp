@@ -2,10 +2,12 @@
 
 #include <algorithm>
 
+#include "pi0/factory_impl.h"
 #include "smolvla/factory_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/json.h"
 #include "thaw/core/names.h"
+#include "thaw/models/pi0/layout.h"
 #include "thaw/models/smolvla/layout.h"
 
 namespace thaw {
@@ -33,6 +35,25 @@ SmolVLAConfig smolvla_config(const Source& source) {
   return source.name.empty() ? smolvla::read_config(source.json, source.file) : smolvla::named_config(source.name);
 }
 
+Pi0Config pi0_config(const Source& source) {
+  return source.name.empty() ? pi0::read_config(source.json, source.file) : pi0::named_config(source.name);
+}
+
+/// pi0 and pi0.5 differ in their configuration alone.
+PolicyType pi0_type(const std::string& type) {
+  return {
+      .type = type,
+      .named_configs = {type, type + "_tiny"},
+      .load = pi0::load,
+      .init = [](const Source& source, const InitOptions& options) { return pi0::init(pi0_config(source), options); },
+      .layout =
+          [](const Source& source, InitialDtypes dtypes) {
+            const Pi0Config config = pi0_config(source);
+            return source.name.empty() ? pi0::folder_layout(config, source.file.parent_path(), dtypes)
+                                       : pi0_layout(config, dtypes);
+          }};
+}
+
 const std::vector<PolicyType>& types() {
   static const std::vector<PolicyType> kTypes{
       {.type = "smolvla",
@@ -45,7 +66,9 @@ const std::vector<PolicyType>& types() {
              const SmolVLAConfig config = smolvla_config(source);
              return source.name.empty() ? smolvla::folder_layout(config, source.file.parent_path(), dtypes)
                                         : smolvla_layout(config, dtypes);
-           }}};
+           }},
+      pi0_type("pi0"),
+      pi0_type("pi05")};
   return kTypes;
 }
 

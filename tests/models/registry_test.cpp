@@ -289,7 +289,7 @@ TEST(LoadPolicy, AnUnknownTypeIsRefusedWithTheKnownOnes) {
   const Checkpoint checkpoint;
   checkpoint.edit_config("type", "diffusion");
   EXPECT_THAT(load_error(checkpoint.path()),
-              testing::AllOf(testing::HasSubstr("'diffusion'"), testing::HasSubstr("(smolvla)")));
+              testing::AllOf(testing::HasSubstr("'diffusion'"), testing::HasSubstr("(smolvla, pi0, pi05)")));
   checkpoint.edit_config("type", 3);
   EXPECT_THAT(load_error(checkpoint.path()), testing::HasSubstr("type"));
 }

@@ -18,11 +18,12 @@
 
 namespace thaw {
 
-/// LeRobot policy types that thaw can build ("smolvla").
+/// LeRobot policy types that thaw can build ("smolvla", "pi0", "pi05").
 [[nodiscard]] std::vector<std::string> policy_types();
 
-/// Names that init_policy and layout_of_named_config know: "smolvla" (published size), "smolvla_tiny" (for tests and
-/// demos).
+/// Names that init_policy and layout_of_named_config know: "smolvla", "pi0", "pi05" (published sizes), and the same
+/// with
+/// "_tiny" (for tests and demos).
 [[nodiscard]] std::vector<std::string> named_configs();
 
 struct LoadOptions {
@@ -33,8 +34,9 @@ struct LoadOptions {
   bool allow_non_finite = false;  ///< take a file whose weights hold NaN or infinities
 };
 
-/// Reads a LeRobot checkpoint folder: config.json, model.safetensors, both processors, vlm_config.json where there is
-/// one. Older forms are read too: normalisation buffers inside the model file become statistics of the processors,
+/// Reads a LeRobot checkpoint folder: config.json, model.safetensors or the shards of model.safetensors.index.json,
+/// both processors, vlm_config.json where there is one. Older forms are read too: names of openpi and of older
+/// versions, normalisation buffers inside the model file become statistics of the processors,
 /// `_orig_mod` segments of compiled models are dropped, and missing processor files are built from the configuration.
 /// @throws UsageError for a policy type thaw does not know; IoError, FormatError for a file that cannot be used;
 ///         MismatchError naming every unknown, missing or misshapen tensor (up to a cap), or those that are not finite
@@ -58,7 +60,7 @@ struct InitOptions {
 [[nodiscard]] std::shared_ptr<Policy> init_policy(const InitOptions& options);
 
 /// Parameters, stacks and line of a named configuration, a config.json, or a folder that holds one. Reads no weights.
-/// Without vlm_config.json the sizes are those of the published SmolVLM2-500M. @throws UsageError, IoError, FormatError
+/// Without vlm_config.json the sizes are those of the published models. @throws UsageError, IoError, FormatError
 [[nodiscard]] ModelLayout layout_of_named_config(const std::string& config,
                                                  InitialDtypes dtypes = InitialDtypes::published);
 

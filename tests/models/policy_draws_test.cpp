@@ -1,7 +1,7 @@
 // Several noise draws over one prefix: the loss and every gradient are the mean of separate steps.
 #include <torch/nn/module.h>
 
-#include "models/tiny_policy.h"
+#include "models/tiny_cases.h"
 #include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
@@ -27,9 +27,14 @@ Step step(const Policy& policy, const Batch& batch, const Draw& draw) {
   return result;
 }
 
-TEST(SmolVLADraws, ShareAPrefixAndGiveTheMeanLossAndGradientsOfSeparateSteps) {
-  const auto policy = tiny::policy();
-  const Batch batch = tiny::batch(2);
+class PolicyDraws : public testing::TestWithParam<std::string> {};
+
+INSTANTIATE_TEST_SUITE_P(Types, PolicyDraws, testing::Values("smolvla", "pi0", "pi05"),
+                         [](const auto& type) { return type.param; });
+
+TEST_P(PolicyDraws, ShareAPrefixAndGiveTheMeanLossAndGradientsOfSeparateSteps) {
+  const auto policy = tiny::tiny_case(GetParam()).policy;
+  const Batch batch = tiny::tiny_case(GetParam()).batch(2);
   constexpr std::int64_t kDraws = 3;
   const Draw together = policy->draw(batch, 7, DrawPurpose::training, 4, kDraws);
   const Step folded = step(*policy, batch, together);
@@ -54,9 +59,9 @@ TEST(SmolVLADraws, ShareAPrefixAndGiveTheMeanLossAndGradientsOfSeparateSteps) {
   }
 }
 
-TEST(SmolVLADraws, DrawKOfAStepIsAPureFunctionOfStepAndKAndOneDrawIsTheOldOne) {
-  const auto policy = tiny::policy();
-  const Batch batch = tiny::batch(2);
+TEST_P(PolicyDraws, DrawKOfAStepIsAPureFunctionOfStepAndKAndOneDrawIsTheOldOne) {
+  const auto policy = tiny::tiny_case(GetParam()).policy;
+  const Batch batch = tiny::tiny_case(GetParam()).batch(2);
   const Draw three = policy->draw(batch, 7, DrawPurpose::training, 4, 3);
   const Draw single = policy->draw(batch, 7, DrawPurpose::training, 13, 1);
   EXPECT_TRUE(bitwise_equal(three.noise.select(1, 1), single.noise));
@@ -64,9 +69,9 @@ TEST(SmolVLADraws, DrawKOfAStepIsAPureFunctionOfStepAndKAndOneDrawIsTheOldOne) {
   EXPECT_EQ(single.noise.dim(), 3);
 }
 
-TEST(SmolVLADraws, SamplingFromAPrefixEqualsSamplingFromTheBatch) {
-  const auto policy = tiny::policy();
-  const Batch batch = tiny::batch(2);
+TEST_P(PolicyDraws, SamplingFromAPrefixEqualsSamplingFromTheBatch) {
+  const auto policy = tiny::tiny_case(GetParam()).policy;
+  const Batch batch = tiny::tiny_case(GetParam()).batch(2);
   const at::Tensor noise = policy->draw(batch, 7, DrawPurpose::evaluation, 0).noise;
   PrefixState state = policy->begin(batch);
   run_frozen_stages(policy->line(), 0, policy->first_draw_stage(), state);

@@ -1,0 +1,88 @@
+#include <ATen/ATen.h>
+#include <torch/nn/module.h>
+
+#include "../batch_inputs_impl.h"
+#include "../weights_impl.h"
+#include "policy_impl.h"
+#include "thaw/core/files.h"
+#include "thaw/models/aloha.h"
+#include "thaw/models/pi0/inputs.h"
+#include "thaw/nn/parameter_tree.h"
+#include "thaw/policy/processor_steps.h"
+
+namespace thaw::pi0 {
+namespace {
+
+models::FlowShape shape_of(const Pi0Config& config) {
+  return {.chunk = config.chunk_size,
+          .padded_width = config.max_action_dim,
+          .width = config.action_dim(),
+          .steps = config.num_inference_steps,
+          .time = {.alpha = config.time_alpha, .scale = config.time_scale, .offset = config.time_offset}};
+}
+
+}  // namespace
+
+std::shared_ptr<Pi0Policy> Pi0Policy::make(const Pi0Config& config, ModelLayout layout,
+                                           std::span<const NamedTensor> weights, ProcessorPipeline preprocessor,
+                                           ProcessorPipeline postprocessor, std::filesystem::path source) {
+  std::shared_ptr<torch::nn::Module> module = nn::make_parameter_tree(weights);
+  auto network = std::make_shared<const Network>(config, module->named_parameters());
+  std::vector<Stage> line = build_line(network->config(), network);
+  models::FlowParts parts{.layout = std::move(layout),
+                          .module = std::move(module),
+                          .line = std::move(line),
+                          .shape = shape_of(config),
+                          .keys = {.noisy_actions = keys::kNoisyActions,
+                                   .time = keys::kTime,
+                                   .velocity = keys::kVelocity,
+                                   .batch_like = keys::kSuffixMask},
+                          .preprocessor = std::move(preprocessor),
+                          .postprocessor = std::move(postprocessor),
+                          .source = std::move(source)};
+  return std::shared_ptr<Pi0Policy>(new Pi0Policy(std::move(network), std::move(parts)));
+}
+
+PrefixState Pi0Policy::begin(const Batch& batch) const {
+  const CameraInputs cameras = camera_inputs(config(), batch);
+  PrefixState prefix = begin_without_images(batch);
+  const at::Tensor& tokens = prefix.at(keys::kTokens);
+  models::require_shape(kTokensKey, tokens, {cameras.pixels.size(0), tokens.size(1)});
+  prefix.set(keys::kPixels, cameras.pixels);
+  prefix.set(keys::kCameraMask, cameras.mask);
+  return prefix;
+}
+
+PrefixState Pi0Policy::begin_without_images(const Batch& batch) const {
+  const models::TokenInputs text = models::token_inputs(batch, config().sizes.vocabulary);
+  PrefixState prefix;
+  prefix.set(keys::kTokens, text.tokens);
+  prefix.set(keys::kTokenMask, text.mask);
+  if (config().is_pi05()) return prefix;
+  const at::Tensor state = state_input(config(), batch);
+  models::require_shape(models::kStateKey, state, {text.tokens.size(0), config().max_state_dim});
+  prefix.set(keys::kState, state);
+  return prefix;
+}
+
+at::Tensor Pi0Policy::action_target(const Batch& batch) const { return pi0::action_target(config(), batch); }
+
+at::Tensor Pi0Policy::ignored_steps(const Batch& /*batch*/) const { return {}; }
+
+at::Tensor Pi0Policy::from_network(const at::Tensor& chunk) const {
+  return config().adapt_to_pi_aloha ? pi_actions_to_aloha(chunk) : chunk.contiguous();
+}
+
+Json Pi0Policy::config_json() const { return pi0_config_json(config()); }
+
+void Pi0Policy::save_pretrained(const std::filesystem::path& folder) const {
+  write_text_atomic(folder / "config.json", config_json().dump(4));
+  if (const Json vlm = pi0_vlm_config_json(config()); !vlm.is_null()) {
+    write_text_atomic(folder / "vlm_config.json", vlm.dump(2));
+  }
+  models::write_weights(folder, *module());
+  preprocessor_.save(folder);
+  postprocessor_.save(folder);
+}
+
+}  // namespace thaw::pi0
