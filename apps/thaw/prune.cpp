@@ -66,6 +66,7 @@ MeasureReport calibrate(const PruneFlags& flags, const PruneOptions& options, co
 void run_prune(const PruneFlags& flags, const Outcome& outcome) {
   const PruneOptions options = prune_options(flags);
   const ModelLayout layout = layout_of_named_config(flags.policy.string());
+  options.validate(layout);
   std::optional<MeasureReport> report;
   if (options.needs_measures()) report = calibrate(flags, options, layout);
   const PruningChoice choice = choose_blocks(layout, options, report ? &*report : nullptr);

@@ -216,11 +216,6 @@ std::int64_t unit_period(const ModelLayout& layout, const std::string& stack) {
 }
 
 Blocks ranked_units(const ModelLayout& layout, const PruneOptions& options, const MeasureReport* report, Json& why) {
-  const std::int64_t units = removable_units(layout, options.stack);
-  if (options.remove < 1) {
-    throw UsageError(Problem{.where = "blocks to remove", .expected = "at least 1", .found = "none"});
-  }
-  check_left(units, options.remove, options);
   if (report == nullptr) {
     throw UsageError(Problem{.where = "choosing blocks", .expected = "measures of the policy", .found = "none"});
   }
@@ -295,7 +290,17 @@ bool PruneOptions::needs_measures() const { return method != PruningMethod::list
 
 bool PruneOptions::needs_gradients() const { return method == PruningMethod::gate_probe; }
 
+void PruneOptions::validate(const ModelLayout& layout) const {
+  if (!needs_measures()) return;
+  const std::int64_t units = removable_units(layout, stack);
+  if (remove < 1) {
+    throw UsageError(Problem{.where = "blocks to remove", .expected = "at least 1", .found = std::to_string(remove)});
+  }
+  check_left(units, remove, *this);
+}
+
 PruningChoice choose_blocks(const ModelLayout& layout, const PruneOptions& options, const MeasureReport* report) {
+  options.validate(layout);
   PruningChoice choice{.removed = {}, .why = {{"method", word_of(kMethods, options.method)}}};
   choice.removed = removal(layout, options, report, choice.why);
   check_removal(layout, choice.removed);
@@ -333,7 +338,7 @@ Json write_pruned(const Policy& policy, const PruningChoice& choice, const fs::p
                              .fix = "Choose another output folder or remove this one."});
   }
   const std::shared_ptr<Policy> pruned = policy.without_blocks(choice.removed);
-  const Json report = pruning_report(policy.layout(), pruned->layout(), choice);
+  Json report = pruning_report(policy.layout(), pruned->layout(), choice);
   if (!output.parent_path().empty()) fs::create_directories(output.parent_path());
   StagedDirectory staged(output);
   pruned->save_pretrained(staged.path());

@@ -97,7 +97,7 @@ TEST(RemainingWeights, HaveTheNamesOfTheSmallerModelAndTheirOldValues) {
        {std::tuple(a, "tower", 3), std::tuple(b, "deep", 8), std::tuple(b, "shallow", 4)}) {
     const auto stack = child(*parent, name);
     for (int block = 0; block < count; ++block) {
-      child(*stack, std::to_string(block))->register_parameter("weight", at::full({2}, block));
+      child(*stack, std::to_string(block))->register_parameter("weight", at::full({2}, static_cast<double>(block)));
     }
   }
   const BlockLists removed{{"tower", {0}}, {"deep", {2, 3}}, {"shallow", {1}}};

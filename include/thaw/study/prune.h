@@ -94,6 +94,9 @@ struct PruneOptions {
   /// Whether the choice looks at measures, and whether at those of gradients.
   [[nodiscard]] bool needs_measures() const;
   [[nodiscard]] bool needs_gradients() const;
+  /// What can be said before measuring. @throws UsageError for an unknown stack (the nearest names), nothing to remove,
+  /// or fewer units left than the minimum
+  void validate(const ModelLayout& layout) const;
 };
 
 struct PruningChoice {
