@@ -16,6 +16,8 @@ struct Outcome {
 void add_init_command(CLI::App& app, Outcome& outcome);
 void add_plan_command(CLI::App& app, Outcome& outcome);
 void add_train_command(CLI::App& app, Outcome& outcome);
+void add_sweep_command(CLI::App& app, Outcome& outcome);
+void add_prune_command(CLI::App& app, Outcome& outcome);
 void add_cache_command(CLI::App& app, Outcome& outcome);
 void add_verify_command(CLI::App& app, Outcome& outcome);
 void add_merge_command(CLI::App& app, Outcome& outcome);

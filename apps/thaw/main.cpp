@@ -86,6 +86,8 @@ int run(int argc, char** argv) {
   thaw::cli::add_init_command(app, outcome);
   thaw::cli::add_plan_command(app, outcome);
   thaw::cli::add_train_command(app, outcome);
+  thaw::cli::add_sweep_command(app, outcome);
+  thaw::cli::add_prune_command(app, outcome);
   thaw::cli::add_cache_command(app, outcome);
   thaw::cli::add_verify_command(app, outcome);
   thaw::cli::add_merge_command(app, outcome);

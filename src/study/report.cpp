@@ -28,6 +28,8 @@ std::string with_figure(const std::string& svg, const std::string& caption) {
   return fmt::format("<figure>{}<figcaption>{}</figcaption></figure>\n", svg, escaped(caption));
 }
 
+std::string in_code(const std::string& text) { return fmt::format("<code>{}</code>", escaped(text)); }
+
 /// The stack whose blocks all configurations count; empty when they differ in more than that.
 std::string only_stack(const std::vector<SweepCandidate>& candidates) {
   std::string stack;
@@ -118,7 +120,7 @@ class Report {
     }
     if (pick_) {
       chart.limit = pick_->limit;
-      chart.limit_text = "limit " + number_text(pick_->limit);
+      chart.limit_text = fmt::format("limit {}", number_text(pick_->limit));
     }
     return with_figure(chart_svg(chart), chart.title +
                                              ": mean, standard error and every seed. The axis does not begin "
@@ -172,7 +174,7 @@ class Report {
   [[nodiscard]] std::string short_name(const SweepCandidate& candidate) const {
     constexpr std::size_t kShort = 6;
     if (!stack_.empty()) return std::to_string(candidate.blocks.begin()->second);
-    return candidate.freeze.size() <= kShort ? candidate.freeze : "#" + std::to_string(row_of(candidate) + 1);
+    return candidate.freeze.size() <= kShort ? candidate.freeze : fmt::format("#{}", row_of(candidate) + 1);
   }
 
   [[nodiscard]] std::size_t row_of(const SweepCandidate& candidate) const {
@@ -226,7 +228,7 @@ class Report {
       chart.x_title = "block of " + each.stack;
       chart.y_title = each.measure;
       chart.description = "By block:";
-      for (const double value : each.values) chart.description += " " + number_text(value);
+      for (const double value : each.values) chart.description.append(" ").append(number_text(value));
       html += with_figure(bar_chart_svg(chart), chart.title);
     }
     return html + "</div></section>\n";
@@ -302,7 +304,7 @@ class Report {
   static Cells line_cells(std::size_t line, const SweepResult& each) {
     const auto figure = [&each](const char* name) { return number_text(each.figure(name).value_or(std::nan(""))); };
     return {std::to_string(line),
-            "<code>" + escaped(each.point.id) + "</code>",
+            in_code(each.point.id),
             std::string(sweep_reason_name(each.point.reason)),
             escaped(each.point.freeze),
             number_text(each.point.learning_rate),
@@ -318,7 +320,7 @@ class Report {
             number_text(each.times.seconds),
             number_text(each.times.samples_per_second),
             escaped(each.cut),
-            each.evaluator.is_null() ? "" : "<code>" + escaped(each.evaluator.dump()) + "</code>",
+            each.evaluator.is_null() ? "" : in_code(each.evaluator.dump()),
             escaped(each.error)};
   }
 
@@ -368,15 +370,15 @@ std::string sweep_report(std::span<const SweepResult> results, const ReportOptio
 std::string sweep_table(std::span<const SweepResult> results, const ReportOptions& options) {
   const std::vector<SweepCandidate> candidates = sweep_candidates(results, options.figure, options.steps);
   const std::optional<Pick> chosen = pick(candidates, options.cost, options.figure);
-  std::string text = fmt::format("{:<26} {:>8} {:>5} {:>19} {:>5} {:>12} {:>9} {:>8}\n", "freeze", "rate", "draws",
-                                 shortened(options.figure, 19), "seeds", "parameters", "peak", "seconds");
+  std::string text = fmt::format("{:<25} {:>8} {:>5} {:>18} {:>5} {:>13} {:>9} {:>7}\n", "freeze", "rate", "draws",
+                                 shortened(options.figure, 18), "seeds", "parameters", "peak", "seconds");
   for (const SweepCandidate& each : candidates) {
     const std::string seeds = fmt::format("{}{}", each.errors.size(), each.failed > 0 ? "!" : "");
     const std::string error =
         each.errors.empty()
             ? "failed"
             : fmt::format("{:.5g}{}", each.mean, each.spread ? fmt::format(" +-{:.2g}", *each.spread) : "");
-    text += fmt::format("{:<26} {:>8.3g} {:>5} {:>19} {:>5} {:>12} {:>9} {:>8.2f}{}\n", shortened(each.freeze, 26),
+    text += fmt::format("{:<25} {:>8.3g} {:>5} {:>18} {:>5} {:>13} {:>9} {:>7.1f}{}\n", shortened(each.freeze, 25),
                         each.learning_rate, each.draws, error, seeds, count_text(each.trainable_parameters),
                         each.planned_peak_bytes ? size_text(each.planned_peak_bytes) : "-", each.seconds,
                         chosen && same(each, chosen->picked) ? " *" : "");

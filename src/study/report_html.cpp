@@ -34,7 +34,7 @@ std::string number_text(double value) { return std::isfinite(value) ? fmt::forma
 std::string count_text(std::int64_t count) {
   std::string digits = std::to_string(count);
   for (auto place = static_cast<std::ptrdiff_t>(digits.size()) - 3; place > (count < 0 ? 1 : 0); place -= 3) {
-    digits.insert(static_cast<std::size_t>(place), ",");
+    digits.insert(static_cast<std::size_t>(place), 1, ',');
   }
   return digits;
 }
@@ -49,7 +49,7 @@ std::string size_text(const std::optional<std::int64_t>& bytes) {
 
 std::string figure_title(const std::string& figure) {
   constexpr std::string_view kEvaluator = "evaluator.";
-  if (figure.starts_with('-')) return "negative " + figure_title(figure.substr(1));
+  if (figure.starts_with('-')) return fmt::format("negative {}", figure_title(figure.substr(1)));
   if (figure.starts_with(kEvaluator)) return "evaluator's " + figure.substr(kEvaluator.size());
   return "held-out " + figure;
 }

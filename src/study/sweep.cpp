@@ -26,8 +26,8 @@ bool stop_was_asked() { return stop_signal() != 0; }
 /// Trains points of a plan in this process.
 class InTurn {
  public:
-  InTurn(const SweepPlan& plan, SweepSubject& subject, fs::path heads, const SweepRunOptions& options)
-      : plan_(plan), subject_(subject), heads_(std::move(heads)), options_(options) {}
+  InTurn(const SweepPlan& plan, SweepSubject& subject, fs::path heads, SweepRunOptions options)
+      : plan_(plan), subject_(subject), heads_(std::move(heads)), options_(std::move(options)) {}
 
   bool operator()(std::span<const SweepPoint> points, const std::function<void(SweepResult)>& on_result) {
     const SignalScope signals;
@@ -80,7 +80,7 @@ class InTurn {
   const SweepPlan& plan_;
   SweepSubject& subject_;
   fs::path heads_;
-  const SweepRunOptions& options_;
+  SweepRunOptions options_;
   bool prepared_ = false;
 };
 

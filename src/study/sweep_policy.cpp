@@ -115,7 +115,8 @@ class PolicySubject final : public SweepSubject {
 
  private:
   [[nodiscard]] PrefixCut cut_of(const FreezePlan& plan) const {
-    return cut_for(layout(), plan, options_, dataset_.size());
+    return cut_for(layout(), plan, options_,
+                   dataset_.size() * std::max<std::int64_t>(options_.image_transforms.views, 1));
   }
 
   [[nodiscard]] std::unique_ptr<TrainTask> make_task(const Trainer& trainer, const TrainOptions& options) {
@@ -124,7 +125,7 @@ class PolicySubject final : public SweepSubject {
       for (const std::string& warning : task->warnings()) log_warning(warning);
     }
     const std::int64_t visits = options.steps * options.accumulation * options.batch_size;
-    if (options.prefix.cache != CacheCut::none && visits >= task->frames()) {
+    if (options.prefix.cache != CacheCut::none && visits >= task->prefixes()) {
       // Nothing to do but for the first of the points that share the cache.
       static_cast<void>(task->fill_cache([](std::int64_t, std::int64_t) { return stop_signal() == 0; }));
     }

@@ -160,6 +160,7 @@ ProcessEnd run_process(const ProcessOptions& options) {
       if (!end.timed_out && !end.too_long && !end.stopped) continue;
       kill_group(process);
     }
+    ::kill(-process, SIGKILL);  // what it left running
     end.out = std::move(out);
     return end;
   }

@@ -42,6 +42,12 @@ Json prefix_to_json(const PrefixOptions& prefix) {
           {"batch_size", prefix.batch_size}};
 }
 
+Json image_transforms_to_json(const ImageTransformsOptions& transforms) {
+  Json json = transforms.to_json();
+  json["views"] = transforms.views;
+  return json;
+}
+
 Json evaluation_to_json(const TrainOptions& options) {
   return {{"split", options.eval_split}, {"episodes", options.eval_episodes}, {"samples", options.eval_samples}};
 }
@@ -62,6 +68,7 @@ Json options_to_json(const TrainOptions& options) {
             {"rename_map", options.rename_map},
             {"allow_missing_cameras", options.allow_missing_cameras}};
   add(json, "grad_clip_norm", options.grad_clip_norm);
+  if (options.image_transforms.enable) json["image_transforms"] = image_transforms_to_json(options.image_transforms);
   return json;
 }
 

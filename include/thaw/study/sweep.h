@@ -49,7 +49,7 @@ using PointRunner =
     std::function<bool(std::span<const SweepPoint> points, const std::function<void(SweepResult)>& on_result)>;
 
 /// Points one after another on `subject`, in this process. A point that cannot be trained has an error for a result,
-/// and the others go on. `subject` and `options` must outlive it; `freezes` are told to subject.prepare().
+/// and the others go on. `plan` and `subject` must outlive it; the plan's freezes are told to subject.prepare().
 [[nodiscard]] PointRunner points_in_turn(const SweepPlan& plan, SweepSubject& subject,
                                          const std::filesystem::path& heads, const SweepRunOptions& options);
 

@@ -1,0 +1,140 @@
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "study/studies.h"
+#include "thaw/core/error.h"
+#include "thaw/train/shared_caches.h"
+#include "train/fake_policy.h"
+
+namespace thaw {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using toy::FakePolicy;
+using toy::message_of;
+
+const std::string kHand = "freeze:*,train:hand.*";
+const std::string kBody = "freeze:*,train:hand.*,train:body.*";
+const std::string kAll = "train:*";
+
+LeRobotDataset dataset() {
+  return LeRobotDataset::open(std::filesystem::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny/v30_png");
+}
+
+TrainOptions options_with(CacheCut cache) {
+  TrainOptions options{.steps = 2,
+                       .batch_size = 4,
+                       .workers = 0,
+                       .precision = Precision::fp32,
+                       .device = at::Device(at::kCPU),
+                       .log_every = 1,
+                       .tensorboard = false,
+                       .quiet = true,
+                       .eval_episodes = {1},
+                       .eval_samples = 8};
+  options.prefix.cache = cache;
+  options.prefix.batch_size = 1;  // composed alike with and without a cache
+  return options;
+}
+
+SweepGrid grid_of(std::vector<std::string> rules) {
+  return {.rules = std::move(rules), .learning_rates = {1e-2}, .seeds = {1, 2}};
+}
+
+std::vector<SweepResult> results_of(SweepSubject& subject, const SweepGrid& grid) {
+  const toy::Folder place;
+  SweepFolder folder(place.path() / "sweep", subject.setting(), false);
+  EXPECT_TRUE(run_sweep(sweep_plan(subject, grid), subject, folder, {}));
+  return folder.results();
+}
+
+std::vector<std::string> cuts_of(const std::vector<SweepResult>& results) {
+  std::vector<std::string> cuts;
+  for (const SweepResult& result : results) {
+    EXPECT_FALSE(result.failed()) << result.error;
+    if (result.point.seed == 1) cuts.push_back(result.cut);
+  }
+  return cuts;
+}
+
+double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+TEST(SweepPolicy, EveryPointEqualsATrainingOfItsOwnWithTheSameCutBitForBit) {
+  const auto subject = sweep_policy(std::make_shared<FakePolicy>(), dataset(), options_with(CacheCut::vision));
+  const std::vector<SweepResult> results = results_of(*subject, grid_of({kHand, kBody, kAll}));
+  ASSERT_EQ(results.size(), 6U);
+  EXPECT_THAT(cuts_of(results), ElementsAre("vision behind eyes", "vision behind eyes", "none"));
+  for (const SweepResult& result : results) {
+    const auto own = std::make_shared<FakePolicy>();
+    TrainOptions options = options_with(result.cut == "none" ? CacheCut::none : CacheCut::vision);
+    options.seed = result.point.seed;
+    options.optimizer.learning_rate = 1e-2;
+    Trainer trainer(own, own->plan(result.point.freeze), options);
+    const FitResult fit = trainer.fit(dataset());
+    EXPECT_EQ(result.held_out->loss, fit.evaluation->loss) << result.point.freeze;
+    EXPECT_EQ(result.held_out->metrics, fit.evaluation->metrics) << result.point.freeze;
+    EXPECT_EQ(result.training_loss, fit.loss) << result.point.freeze;
+  }
+}
+
+TEST(SweepPolicy, AllPointsShareTheDeepestCutThatEachOfThemAllows) {
+  const auto cuts = [](CacheCut cache, const std::vector<std::string>& rules) {
+    const auto subject = sweep_policy(std::make_shared<FakePolicy>(), dataset(), options_with(cache));
+    return cuts_of(results_of(*subject, grid_of(rules)));
+  };
+  EXPECT_THAT(cuts(CacheCut::kv, {kHand}), ElementsAre("kv behind body"));
+  EXPECT_THAT(cuts(CacheCut::kv, {kHand, kBody}), ElementsAre("kv behind body", "none"));
+  EXPECT_THAT(cuts(CacheCut::none, {kHand}), ElementsAre("none"));
+}
+
+TEST(SweepPolicy, ActionErrorsTakenApartHaveTheMeanOfTheWhole) {
+  const auto subject = sweep_policy(std::make_shared<FakePolicy>(), dataset(), options_with(CacheCut::none));
+  const SweepResult result = results_of(*subject, grid_of({kHand})).front();
+  const auto& series = result.held_out->series;
+  ASSERT_EQ(series.at("action_mse_by_dimension").size(), static_cast<std::size_t>(FakePolicy::kWidth));
+  ASSERT_EQ(series.at("action_mse_by_step").size(), static_cast<std::size_t>(FakePolicy::kChunk));
+  const double whole = result.held_out->metrics.at("action_mse");
+  EXPECT_NEAR(mean(series.at("action_mse_by_dimension")), whole, 1e-12 * whole);
+  const double robot = result.held_out->metrics.at("action_mse_robot");
+  EXPECT_NEAR(mean(series.at("action_mse_robot_by_dimension")), robot, 1e-12 * robot);
+}
+
+TEST(SweepPolicy, AfterASweepThePolicyHoldsTheBaseAgain) {
+  const auto policy = std::make_shared<FakePolicy>();
+  policy->remember_weights();  // weights that a full cache leaves idle are given up, and read again
+  const auto before = toy::copy_of(*policy->module());
+  TrainOptions options = options_with(CacheCut::kv);
+  options.steps = 100;  // sees every frame: the cache is filled first
+  {
+    const auto subject = sweep_policy(policy, dataset(), options);
+    for (const SweepResult& result : results_of(*subject, grid_of({kHand, kAll}))) {
+      EXPECT_FALSE(result.failed()) << result.error;
+    }
+  }
+  for (const auto& [name, tensor] : toy::copy_of(*policy->module())) EXPECT_BITWISE_EQUAL(tensor, before.at(name));
+}
+
+TEST(SweepPolicy, WithoutHeldOutEpisodesItIsRefused) {
+  TrainOptions options = options_with(CacheCut::none);
+  options.eval_episodes.clear();
+  EXPECT_THAT(message_of<UsageError>([&] { (void)sweep_policy(std::make_shared<FakePolicy>(), dataset(), options); }),
+              HasSubstr("Give --eval-split 0.2 or --eval-episodes."));
+}
+
+TEST(SharedCaches, OneIdentityIsOneCacheAndAnotherIsAnother) {
+  SharedCaches caches;
+  const CacheIdentity a{.fields = {{"weights", "1"}}};
+  const CacheIdentity b{.fields = {{"weights", "2"}}};
+  const CacheOptions options{.memory_bytes = 1000};
+  EXPECT_EQ(caches.open(a, options), caches.open(a, options));
+  EXPECT_NE(caches.open(a, options), caches.open(b, options));
+  EXPECT_NE(caches.open(a, options), caches.open(a, {.memory_bytes = 1000, .storage = CacheStorage::bf16}));
+}
+
+}  // namespace
+}  // namespace thaw
