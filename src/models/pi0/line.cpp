@@ -267,8 +267,8 @@ ModelLayout pi0_layout(const Pi0Config& config, InitialDtypes dtypes) {
       .type = config.type(),
       .parameters = pi0::parameter_table(config, dtypes),
       .stacks = {{.name = "vision", .prefix = pi0::kVision + ".encoder.layers", .blocks = config.sizes.vision.layers},
-                 {.name = "language", .prefix = pi0::kLanguageLayers, .blocks = config.blocks()},
-                 {.name = "expert", .prefix = pi0::kExpertLayers, .blocks = config.blocks()}},
+                 {.name = "language", .prefix = pi0::kLanguageLayers, .blocks = config.blocks(), .joined = "depth"},
+                 {.name = "expert", .prefix = pi0::kExpertLayers, .blocks = config.blocks(), .joined = "depth"}},
       .output_key = pi0::keys::kVelocity,
       .keys = pi0::key_table(config),
       .image_inputs = {pi0::keys::kPixels, pi0::keys::kCameraMask}};

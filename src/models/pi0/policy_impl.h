@@ -26,6 +26,9 @@ class Pi0Policy final : public models::FlowPolicy {
 
   [[nodiscard]] PrefixState begin(const Batch& batch) const override;
   [[nodiscard]] PrefixState begin_without_images(const Batch& batch) const override;
+  [[nodiscard]] std::vector<TokenGroup> token_groups(const std::string& stream, const PrefixState& state,
+                                                     const Batch& batch) const override;
+  [[nodiscard]] std::shared_ptr<Policy> without_blocks(const BlockLists& removed) const override;
   [[nodiscard]] Json config_json() const override;
   void save_pretrained(const std::filesystem::path& folder) const override;
 
