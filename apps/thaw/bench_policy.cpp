@@ -98,6 +98,16 @@ at::Tensor TimedTask::loss(const MicroStep& micro_step) {
   return loss;
 }
 
+StepInputs TimedTask::prepare(const MicroStep& micro_step) {
+  const double waited = task_.data_wait_seconds();
+  const Clock::time_point begin = Clock::now();
+  StepInputs inputs = task_.prepare(micro_step);
+  const double data = task_.data_wait_seconds() - waited;
+  parts_.data += data;
+  parts_.prefix += seconds_between(begin, Clock::now()) - data;
+  return inputs;
+}
+
 void TimedTask::reset() {
   policy_.clock().reset();
   parts_ = {};

@@ -119,6 +119,10 @@ class TimedTask final : public TrainTask {
       : task_(task), policy_(policy), boundary_(boundary) {}
 
   [[nodiscard]] at::Tensor loss(const MicroStep& micro_step) override;
+  // A recorded step is one launch: what lies behind the boundary is not told apart then, and counts as update.
+  [[nodiscard]] bool is_in_two_parts() const override { return task_.is_in_two_parts(); }
+  [[nodiscard]] StepInputs prepare(const MicroStep& micro_step) override;
+  [[nodiscard]] at::Tensor loss_of(StepInputs inputs) override { return task_.loss_of(std::move(inputs)); }
   [[nodiscard]] std::vector<std::int64_t> last_samples() const override { return task_.last_samples(); }
   [[nodiscard]] std::optional<EvaluationResult> evaluate(std::int64_t step) override { return task_.evaluate(step); }
   [[nodiscard]] std::int64_t micro_batches_per_epoch() const override { return task_.micro_batches_per_epoch(); }

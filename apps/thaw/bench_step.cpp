@@ -11,6 +11,7 @@
 #include "bench_synthetic.h"
 #include "thaw/data/loader.h"
 #include "thaw/models/registry.h"
+#include "thaw/policy/run.h"
 #include "thaw/tensor/safetensors.h"
 #include "thaw/train/policy_task.h"
 #include "thaw/train/trainer.h"
@@ -237,9 +238,17 @@ void run_sample(const SampleFlags& flags, const Outcome& outcome) {
   }
   memory.mark();
   const auto round = [&] {
+    // Policy::sample() in its two parts.
     const Clock::time_point begin = Clock::now();
-    const at::Tensor chunk = policy->sample(batch, noise);
-    Json json{{"total_ms", 1e3 * seconds_between(begin, Clock::now())}, {"chunk_first", first_action(chunk)}};
+    PrefixState state = policy->begin(batch);
+    run_frozen_stages(policy->line(), 0, policy->first_draw_stage(), state);
+    const Clock::time_point between = Clock::now();
+    const at::Tensor chunk = policy->sample_from(std::move(state), noise);
+    const Clock::time_point end = Clock::now();
+    Json json{{"total_ms", 1e3 * seconds_between(begin, end)},
+              {"prefix_ms", 1e3 * seconds_between(begin, between)},
+              {"denoising_ms", 1e3 * seconds_between(between, end)},
+              {"chunk_first", first_action(chunk)}};
     json.update(memory.report());
     return json;
   };
@@ -268,6 +277,7 @@ void add_bench_step_command(CLI::App& bench, Outcome& outcome) {
   command->add_option("--num-workers", train.options.workers, "loader threads");
   command->add_option("--seed", train.options.seed, "of order, noise and time");
   command->add_option("--precision", train.precision, "auto, fp32, bf16 or fp16");
+  command->add_option("--cuda-graph", train.cuda_graph, "record steps on a CUDA device: auto, on or off");
   command->add_option("--device", train.device, "auto, cpu, cuda or cuda:N");
   command->add_flag("--allow-missing-cameras", train.options.allow_missing_cameras,
                     "train although the dataset lacks a camera of the policy");

@@ -38,11 +38,13 @@ void print_result(const FitResult& result, const TrainOptions& options) {
 }
 
 void run_train(const TrainFlags& flags, const CLI::App& command, Outcome& outcome) {
-  const TrainOptions options = train_options(flags, command, outcome);
+  TrainOptions options = train_options(flags, command, outcome);
   const auto folder = std::make_shared<RunFolder>(options.output, options.resume);
   const LeRobotDataset dataset = open_dataset(flags);
   const std::shared_ptr<Policy> policy = open_policy(flags, dataset);
-  const FreezePlan plan = flags.freeze.policy().resolve(*policy);
+  options.freeze_schedule = freeze_schedule(flags, *policy);
+  const FreezePlan plan =
+      options.freeze_schedule ? options.freeze_schedule->whole() : flags.freeze.policy().resolve(*policy);
   if (!options.quiet) std::cout << plan.summary() << '\n';
   Trainer trainer(policy, plan, options, folder);
   const FitResult result = trainer.fit(dataset);

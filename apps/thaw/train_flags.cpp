@@ -111,6 +111,8 @@ static void add_run_flags(CLI::App& command, TrainFlags& flags) {
   command.add_option("--eval-episodes", flags.eval_episodes, "held-out episodes, as in 3,7");
   command.add_option("--eval-samples", options.eval_samples, "held-out frames evaluated at most; 0: all");
   command.add_option("--precision", flags.precision, "auto, fp32, bf16 or fp16");
+  command.add_option("--cuda-graph", flags.cuda_graph,
+                     "record steps on a CUDA device and play them back: auto, on, off");
   command.add_option("--device", flags.device, "auto, cpu, cuda or cuda:N");
   command.add_flag("--no-tensorboard", flags.no_tensorboard, "write no TensorBoard file");
   command.add_flag("--quiet", options.quiet, "no progress line");
@@ -120,6 +122,12 @@ void add_training_flags(CLI::App& command, TrainFlags& flags) {
   add_data_flags(command, flags);
   add_image_flags(command, flags);
   flags.freeze.add_to(command);
+  command.add_option("--freeze-schedule", flags.freeze_schedule,
+                     "further rules from a step on, as in '500: language=2; 1000: language=4'");
+  command
+      .add_option("--rotate-blocks", flags.rotate_blocks,
+                  "train some blocks of a stack at a time, drawn anew, as in 'language,blocks=2,every=50'")
+      ->excludes("--freeze-schedule");
   add_loop_flags(command, flags.options);
   add_prefix_flags(command, flags);
   add_optimizer_flags(command, flags);
@@ -129,6 +137,7 @@ void add_training_flags(CLI::App& command, TrainFlags& flags) {
 TrainOptions train_options(const TrainFlags& flags, const CLI::App& command, const Outcome& outcome) {
   TrainOptions options = flags.options;
   options.precision = parse_precision(flags.precision);
+  options.cuda_graph = parse_cuda_graphs(flags.cuda_graph);
   options.device = parse_device(flags.device);
   options.schedule.kind = parse_schedule_kind(flags.schedule);
   options.schedule.auto_scale = !flags.no_auto_scale;
@@ -149,6 +158,18 @@ TrainOptions train_options(const TrainFlags& flags, const CLI::App& command, con
                                       {"resume", "config-file", "json", "quiet"});
   options.validate();
   return options;
+}
+
+std::shared_ptr<const FreezeSchedule> freeze_schedule(const TrainFlags& flags, const Policy& policy) {
+  const auto resolve = [&policy](const LayerFreezePolicy& rules) { return rules.resolve(policy); };
+  if (!flags.freeze_schedule.empty()) {
+    return std::make_shared<FreezeSchedule>(resolve, flags.freeze.policy(),
+                                            FreezeSchedule::parse_phases(flags.freeze_schedule));
+  }
+  if (flags.rotate_blocks.empty()) return nullptr;
+  RotatingBlocks rotating = FreezeSchedule::parse_rotating(flags.rotate_blocks);
+  rotating.seed = flags.options.seed;
+  return std::make_shared<FreezeSchedule>(resolve, flags.freeze.policy(), rotating);
 }
 
 LeRobotDataset open_dataset(const TrainFlags& flags) {

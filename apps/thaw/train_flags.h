@@ -9,6 +9,7 @@
 #include "command.h"
 #include "flags.h"
 #include "thaw/data/dataset.h"
+#include "thaw/freeze/freeze_schedule.h"
 #include "thaw/policy/policy.h"
 #include "thaw/train/options.h"
 
@@ -21,6 +22,9 @@ struct TrainFlags {
   std::string episodes;
   FreezeFlags freeze;
   TrainOptions options;
+  std::string freeze_schedule;
+  std::string rotate_blocks;
+  std::string cuda_graph = "auto";
   std::string precision = "auto";
   std::string device = "auto";
   std::string schedule = "cosine";
@@ -44,6 +48,9 @@ void add_prefix_flags(CLI::App& command, TrainFlags& flags);
 
 /// What was typed, as what the library takes. Strings end here. @throws UsageError
 [[nodiscard]] TrainOptions train_options(const TrainFlags& flags, const CLI::App& command, const Outcome& outcome);
+
+/// --freeze-schedule or --rotate-blocks, which `policy` must outlive; null for neither.
+[[nodiscard]] std::shared_ptr<const FreezeSchedule> freeze_schedule(const TrainFlags& flags, const Policy& policy);
 
 /// @throws as LeRobotDataset::open and load_policy
 [[nodiscard]] LeRobotDataset open_dataset(const TrainFlags& flags);

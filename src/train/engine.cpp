@@ -7,6 +7,7 @@
 #include "named_state_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/freeze/apply.h"
+#include "thaw/freeze/freeze_schedule.h"
 
 namespace thaw {
 namespace {
@@ -46,7 +47,8 @@ class EvaluationMode {
 }  // namespace
 
 Engine::Engine(std::shared_ptr<torch::nn::Module> module, const FreezePlan& plan, const TrainOptions& options,
-               const TrainingPreset& preset, Precision precision, at::Device device)
+               const TrainingPreset& preset, Precision precision, at::Device device,
+               StepRecording::MakeGraph make_graph)
     : module_(std::move(module)),
       plan_(plan),
       options_(options),
@@ -61,28 +63,81 @@ Engine::Engine(std::shared_ptr<torch::nn::Module> module, const FreezePlan& plan
       record_(parameters_.size(), device),
       scaler_(precision, device),
       ema_(parameters_, options.ema),
-      max_norm_(options.grad_clip_norm.value_or(preset.grad_clip_norm)) {}
+      max_norm_(options.grad_clip_norm.value_or(preset.grad_clip_norm)) {
+  if (!make_graph) return;
+  recording_.emplace(std::move(make_graph));
+  optimizer_.hold_rates_on_device();
+}
+
+/// What trains from here on. Moments of what no longer trains are given up.
+void Engine::enter_phase(std::int64_t phase) {
+  if (phase == phase_) return;
+  phase_ = phase;
+  phase_plan_ = options_.freeze_schedule->plan_of(phase);
+  apply_freeze(*phase_plan_, *module_);
+  optimizer_.restrict_to([this](const std::string& name) { return phase_plan_->trains(name); });
+}
 
 StepReport Engine::step(TrainTask& task) {
+  if (options_.freeze_schedule) enter_phase(options_.freeze_schedule->phase_at(step_));
+  const double factor = schedule_.factor(step_);
+  optimizer_.set_factor(factor);
+  StepReport report = recording_ && task.is_in_two_parts() ? recorded_step(task) : plain_step(task);
+  ++step_;
+  report.step = step_;
+  report.learning_rate = optimizer_.base_rate() * factor;
+  return report;
+}
+
+StepReport Engine::plain_step(TrainTask& task) {
   const std::vector<at::Tensor> buffers_before = copy_buffers();
   StepReport report = accumulate_gradients(task);
+  update(report, buffers_before);
+  return report;
+}
+
+StepReport Engine::recorded_step(TrainTask& task) {
+  seed_generators(step_);
+  StepInputs inputs;
+  {
+    const AutocastScope autocast(precision_, device_);
+    inputs = task.prepare(micro_step(step_));
+  }
+  const auto from = [this, &task](StepInputs given) { return step_from(task, std::move(given)); };
+  StepReport report = recording_->run(std::move(inputs), from);
+  report.samples = task.last_samples();
+  return report;
+}
+
+/// A step as a function of `inputs` and of what stays where it is on the device: what a recording holds.
+StepReport Engine::step_from(TrainTask& task, StepInputs inputs) {
+  const std::vector<at::Tensor> buffers_before = copy_buffers();
+  at::Tensor loss;
+  {
+    const AutocastScope autocast(precision_, device_);
+    loss = task.loss_of(std::move(inputs));
+  }
+  require_trainable_scalar(loss);
+  scaler_.scale(loss).backward();
+  StepReport report{.loss_value = loss.detach().to(at::kFloat).reshape({})};
+  update(report, buffers_before);
+  return report;
+}
+
+/// From gradients to weights.
+void Engine::update(StepReport& report, const std::vector<at::Tensor>& buffers_before) {
   const at::Tensor overflow = scaler_.unscale(gradients());
   const GradientNorms norms = gradient_norms(parameters_);
   const at::Tensor skipped = guard_.judge(report.loss_value, norms.total, overflow);
   record_.note(norms);
   clip_gradients(parameters_, norms, max_norm_);
-  const double factor = schedule_.factor(step_);
-  optimizer_.step(factor, skipped);
+  optimizer_.step(skipped);
   undo_buffers(buffers_before, skipped);
   ema_.update(step_ + 1, skipped);
   scaler_.update(skipped);
   drop_gradients(parameters_);
-  ++step_;
-  report.step = step_;
-  report.learning_rate = optimizer_.base_rate() * factor;
   report.grad_norm_value = norms.total;
   report.skipped_value = skipped;
-  return report;
 }
 
 StepReport Engine::accumulate_gradients(TrainTask& task) {
@@ -101,11 +156,19 @@ StepReport Engine::accumulate_gradients(TrainTask& task) {
 }
 
 at::Tensor Engine::micro_loss(TrainTask& task, std::int64_t micro_batch) {
-  at::manual_seed(micro_seed(options_.seed, micro_batch));
+  seed_generators(micro_batch);
   const AutocastScope autocast(precision_, device_);
-  const at::Tensor loss = task.loss({.step = step_, .micro_batch = micro_batch, .seed = options_.seed});
+  const at::Tensor loss = task.loss(micro_step(micro_batch));
   require_trainable_scalar(loss);
   return loss;
+}
+
+void Engine::seed_generators(std::int64_t micro_batch) const {
+  at::manual_seed(micro_seed(options_.seed, micro_batch));
+}
+
+MicroStep Engine::micro_step(std::int64_t micro_batch) const {
+  return {.step = step_, .micro_batch = micro_batch, .seed = options_.seed};
 }
 
 std::vector<at::Tensor> Engine::gradients() const {
@@ -134,7 +197,7 @@ void Engine::undo_buffers(const std::vector<at::Tensor>& before, const at::Tenso
 
 std::optional<EvaluationResult> Engine::evaluate(TrainTask& task) {
   const at::NoGradGuard no_grad;
-  const EvaluationMode mode(plan_, *module_);
+  const EvaluationMode mode(plan_now(), *module_);
   const EmaScope averages(ema_);
   const AutocastScope autocast(precision_, device_);
   return task.evaluate(step_);
@@ -176,8 +239,8 @@ Checkpoint Engine::capture() const {
                       .scaler = scaler_.state(),
                       .gradients = gradient_flags(),
                       .frozen_moved = moved_frozen(),
-                      .modules_not_in_eval = modules_not_in_eval(plan_, *module_),
-                      .frozen_with_gradient = frozen_with_gradient(plan_, *module_)};
+                      .modules_not_in_eval = modules_not_in_eval(plan_now(), *module_),
+                      .frozen_with_gradient = frozen_with_gradient(plan_now(), *module_)};
   checkpoint.head.tensors = trained();
   checkpoint.optimizer = optimizer_.state();
   checkpoint.ema = ema_.state();
@@ -186,6 +249,10 @@ Checkpoint Engine::capture() const {
 
 void Engine::restore(const Checkpoint& checkpoint) {
   copy_named_state(checkpoint.head.tensors, trained(), "head");
+  // The moments are those of the last step that was made, whatever trains in the next.
+  if (options_.freeze_schedule && checkpoint.state.step > 0) {
+    enter_phase(options_.freeze_schedule->phase_at(checkpoint.state.step - 1));
+  }
   optimizer_.load_state(checkpoint.optimizer);
   ema_.load_state(checkpoint.ema);
   guard_.load(checkpoint.state.guard);

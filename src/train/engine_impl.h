@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "frozen_witness_impl.h"
+#include "step_recording_impl.h"
 #include "thaw/freeze/plan.h"
 #include "thaw/train/checkpoint.h"
 #include "thaw/train/ema.h"
@@ -23,9 +24,10 @@ namespace thaw {
 
 class Engine {
  public:
-  /// `module` obeys the plan already and lies on `device`.
+  /// `module` obeys the plan already and lies on `device`. With `make_graph`, steps of tasks in two parts are recorded.
   Engine(std::shared_ptr<torch::nn::Module> module, const FreezePlan& plan, const TrainOptions& options,
-         const TrainingPreset& preset, Precision precision, at::Device device);
+         const TrainingPreset& preset, Precision precision, at::Device device,
+         StepRecording::MakeGraph make_graph = {});
 
   StepReport step(TrainTask& task);
   std::optional<EvaluationResult> evaluate(TrainTask& task);
@@ -48,8 +50,16 @@ class Engine {
   void restore(const Checkpoint& checkpoint);
 
  private:
+  void enter_phase(std::int64_t phase);
+  [[nodiscard]] const FreezePlan& plan_now() const { return phase_plan_ ? *phase_plan_ : plan_; }
+  StepReport plain_step(TrainTask& task);
+  StepReport recorded_step(TrainTask& task);
+  StepReport step_from(TrainTask& task, StepInputs inputs);
   StepReport accumulate_gradients(TrainTask& task);
+  void update(StepReport& report, const std::vector<at::Tensor>& buffers_before);
   at::Tensor micro_loss(TrainTask& task, std::int64_t micro_batch);
+  void seed_generators(std::int64_t micro_batch) const;
+  [[nodiscard]] MicroStep micro_step(std::int64_t micro_batch) const;
   [[nodiscard]] std::vector<at::Tensor> gradients() const;
   [[nodiscard]] std::vector<at::Tensor> copy_buffers() const;
   void undo_buffers(const std::vector<at::Tensor>& before, const at::Tensor& skipped);
@@ -71,7 +81,10 @@ class Engine {
   LossScaler scaler_;
   Ema ema_;
   double max_norm_;
+  std::optional<StepRecording> recording_;
   std::int64_t step_ = 0;
+  std::int64_t phase_ = -1;               ///< of the freeze schedule, where there is one
+  std::optional<FreezePlan> phase_plan_;  ///< what trains in it
 };
 
 }  // namespace thaw

@@ -25,7 +25,7 @@ at::Tensor GradientGuard::judge(const at::Tensor& loss, const at::Tensor& norm, 
   if (found_inf.defined()) bad = at::maximum(bad, found_inf.to(at::kFloat).reshape({}));
   const at::Tensor consecutive = (counters_[kConsecutive] + bad) * bad;
   const at::Tensor longest = at::maximum(counters_[kLongest], consecutive);
-  counters_ = at::stack({counters_[kSkipped] + bad, consecutive, longest});
+  counters_.copy_(at::stack({counters_[kSkipped] + bad, consecutive, longest}));
   return bad;
 }
 

@@ -58,12 +58,16 @@ void GradientRecord::note(const GradientNorms& norms) {
   const at::NoGradGuard no_grad;
   for (const std::size_t index : norms.members) seen_[index] = true;
   if (norms.members.size() == seen_.size()) {
-    effective_ = at::maximum(effective_, effective_norms(norms.each));
+    effective_.copy_(at::maximum(effective_, effective_norms(norms.each)));
     return;
   }
-  const std::vector<std::int64_t> members(norms.members.begin(), norms.members.end());
-  const at::Tensor index = at::tensor(members, at::kLong).to(effective_.device());
-  effective_.index_copy_(0, index, at::maximum(effective_.index_select(0, index), effective_norms(norms.each)));
+  if (norms.members != members_) {  // hardly ever changes: nothing is copied to the device in a usual step
+    members_ = norms.members;
+    const std::vector<std::int64_t> members(members_.begin(), members_.end());
+    members_on_device_ = at::tensor(members, at::kLong).to(effective_.device());
+  }
+  const at::Tensor before = effective_.index_select(0, members_on_device_);
+  effective_.index_copy_(0, members_on_device_, at::maximum(before, effective_norms(norms.each)));
 }
 
 std::vector<GradientRecord::Flags> GradientRecord::flags() const {

@@ -73,28 +73,53 @@ AdamW::AdamW(const std::vector<TrainableParameter>& parameters, const OptimizerO
   slots_.reserve(parameters.size());
   for (const TrainableParameter& parameter : parameters) {
     const double peak = peak_of(parameter, options, base_rate_);
-    groups_[peak].push_back(slots_.size());
+    groups_[peak].members.push_back(slots_.size());
     slots_.push_back({parameter, untouched_zeros(parameter.tensor), untouched_zeros(parameter.tensor), peak});
+  }
+  for (auto& [peak, group] : groups_) group.rate = at::full({}, peak, at::kDouble);
+}
+
+void AdamW::restrict_to(const std::function<bool(const std::string&)>& trains) {
+  const at::NoGradGuard no_grad;
+  for (std::size_t index = 0; index < slots_.size(); ++index) {
+    Slot& slot = slots_[index];
+    const bool wanted = trains(slot.parameter.name);
+    if (wanted == slot.exp_avg.defined()) continue;
+    slot.exp_avg = wanted ? untouched_zeros(slot.parameter.tensor) : at::Tensor();
+    slot.exp_avg_sq = wanted ? untouched_zeros(slot.parameter.tensor) : at::Tensor();
+    steps_.select(0, static_cast<std::int64_t>(index)).zero_();
   }
 }
 
-void AdamW::step(double factor, const at::Tensor& found_inf) {
+void AdamW::set_factor(double factor) {
+  for (auto& [peak, group] : groups_) group.rate.fill_(peak * factor);
+}
+
+void AdamW::hold_rates_on_device() {
+  if (steps_.is_cpu()) return;  // there the kernel reads a float64 of the host
+  for (auto& [peak, group] : groups_) group.rate = group.rate.to(steps_.device(), at::kFloat);
+}
+
+void AdamW::step(const at::Tensor& found_inf) {
   const at::NoGradGuard no_grad;
   count_updates(found_inf);
-  for (const auto& [peak, members] : groups_) step_group(peak * factor, members, found_inf);
+  for (const auto& [peak, group] : groups_) step_group(group, found_inf);
 }
 
 void AdamW::count_updates(const at::Tensor& found_inf) {
   std::vector<float> has_gradient;
   has_gradient.reserve(slots_.size());
   for (const Slot& slot : slots_) has_gradient.push_back(slot.parameter.tensor.grad().defined() ? 1.0F : 0.0F);
-  const at::Tensor mask = at::tensor(has_gradient, at::kFloat).to(steps_.device());
-  steps_.add_(mask * (1.0 - found_inf));
+  if (has_gradient != counted_) {  // hardly ever changes: nothing is copied to the device in a usual step
+    counted_on_device_ = at::tensor(has_gradient, at::kFloat).to(steps_.device());
+    counted_ = std::move(has_gradient);
+  }
+  steps_.add_(counted_on_device_ * (1.0 - found_inf));
 }
 
-void AdamW::step_group(double rate, const std::vector<std::size_t>& members, const at::Tensor& found_inf) {
+void AdamW::step_group(const Group& group, const at::Tensor& found_inf) {
   std::vector<at::Tensor> parameters, gradients, exp_avgs, exp_avg_sqs, steps;
-  for (const std::size_t index : members) {
+  for (const std::size_t index : group.members) {
     const Slot& slot = slots_[index];
     if (!slot.parameter.tensor.grad().defined()) continue;
     parameters.push_back(slot.parameter.tensor);
@@ -104,8 +129,8 @@ void AdamW::step_group(double rate, const std::vector<std::size_t>& members, con
     steps.push_back(steps_.select(0, static_cast<std::int64_t>(index)));
   }
   if (parameters.empty()) return;
-  at::_fused_adamw_(parameters, gradients, exp_avgs, exp_avg_sqs, /*max_exp_avg_sqs=*/{}, steps, rate, beta1_, beta2_,
-                    weight_decay_, eps_, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, found_inf);
+  at::_fused_adamw_(parameters, gradients, exp_avgs, exp_avg_sqs, /*max_exp_avg_sqs=*/{}, steps, group.rate, beta1_,
+                    beta2_, weight_decay_, eps_, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, found_inf);
 }
 
 double AdamW::peak_rate(const std::string& name) const {
@@ -119,7 +144,9 @@ double AdamW::peak_rate(const std::string& name) const {
 
 std::int64_t AdamW::state_bytes() const {
   std::int64_t bytes = static_cast<std::int64_t>(steps_.nbytes());
-  for (const Slot& slot : slots_) bytes += static_cast<std::int64_t>(slot.exp_avg.nbytes() + slot.exp_avg_sq.nbytes());
+  for (const Slot& slot : slots_) {
+    if (slot.exp_avg.defined()) bytes += static_cast<std::int64_t>(slot.exp_avg.nbytes() + slot.exp_avg_sq.nbytes());
+  }
   return bytes;
 }
 
@@ -127,6 +154,7 @@ std::map<std::string, at::Tensor> AdamW::state() const {
   std::map<std::string, at::Tensor> result;
   for (std::size_t index = 0; index < slots_.size(); ++index) {
     const Slot& slot = slots_[index];
+    if (!slot.exp_avg.defined()) continue;
     result[key(slot.parameter.name, "exp_avg")] = slot.exp_avg;
     result[key(slot.parameter.name, "exp_avg_sq")] = slot.exp_avg_sq;
     result[key(slot.parameter.name, "step")] = steps_.select(0, static_cast<std::int64_t>(index));

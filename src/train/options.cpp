@@ -36,6 +36,8 @@ constexpr std::pair<std::string_view, Precision> kPrecisions[] = {
     {"auto", Precision::automatic}, {"fp32", Precision::fp32}, {"bf16", Precision::bf16}, {"fp16", Precision::fp16}};
 constexpr std::pair<std::string_view, ScheduleKind> kSchedules[] = {
     {"cosine", ScheduleKind::cosine}, {"constant", ScheduleKind::constant}, {"linear", ScheduleKind::linear}};
+constexpr std::pair<std::string_view, CudaGraphs> kCudaGraphs[] = {
+    {"auto", CudaGraphs::automatic}, {"on", CudaGraphs::on}, {"off", CudaGraphs::off}};
 
 /// Throws unless `holds`.
 template <class Value>
@@ -98,6 +100,13 @@ void validate_evaluation(const TrainOptions& options) {
   }
 }
 
+void validate_cuda_graph(const TrainOptions& options) {
+  if (options.cuda_graph != CudaGraphs::on) return;
+  require(options.accumulation == 1, "accumulation", options.accumulation, "1 with cuda_graph on");
+  require(!options.ema.enable, "ema.enable", options.ema.enable, "false with cuda_graph on");
+  require(!options.freeze_schedule, "freeze_schedule", "some", "none with cuda_graph on");
+}
+
 void validate_prefix(const PrefixOptions& options) {
   require_at_least<std::int64_t>("prefix.batch_size", options.batch_size, 0);
   require(options.check >= 0.0 && options.check <= 1.0, "prefix.check", options.check, "in [0, 1]");
@@ -117,6 +126,7 @@ void validate_image_transforms(const TrainOptions& options) {
 
 }  // namespace
 
+CudaGraphs parse_cuda_graphs(std::string_view text) { return parse_word(text, kCudaGraphs, "cuda_graph"); }
 Precision parse_precision(std::string_view text) { return parse_word(text, kPrecisions, "precision"); }
 std::string_view precision_name(Precision precision) { return word_of(precision, kPrecisions); }
 ScheduleKind parse_schedule_kind(std::string_view text) { return parse_word(text, kSchedules, "schedule"); }
@@ -137,6 +147,7 @@ void TrainOptions::validate() const {
   validate_optimizer(optimizer);
   validate_schedule(schedule);
   validate_ema(ema);
+  validate_cuda_graph(*this);
   validate_evaluation(*this);
   validate_prefix(prefix);
   validate_image_transforms(*this);

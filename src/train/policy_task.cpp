@@ -9,6 +9,7 @@
 #include "checkpointed_stages_impl.h"
 #include "held_out_impl.h"
 #include "prefix_source_impl.h"
+#include "step_inputs_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/log.h"
 #include "thaw/data/image_transforms.h"
@@ -28,8 +29,11 @@ LeRobotDataset part_of(const Policy& policy, const LeRobotDataset& dataset, cons
 
 constexpr int kBatchesAhead = 2;  // each holds its images or its cached prefixes
 
+/// How the stages that need a graph are run.
+using StageRunner = std::function<void(std::span<const Stage>, std::size_t, std::size_t, PrefixState&)>;
+
 StageRunner stage_runner(const TrainOptions& options, at::Device device) {
-  if (!options.checkpoint_activations) return {};
+  if (!options.checkpoint_activations) return run_stages_once;
   return [precision = resolve_precision(options.precision, device)](std::span<const Stage> line, std::size_t from,
                                                                     std::size_t to, PrefixState& state) {
     run_checkpointed_stages(line, from, to, state, precision);
@@ -80,12 +84,11 @@ at::Tensor policy_loss(const Policy& policy, std::size_t boundary, const Batch& 
 }
 
 at::Tensor policy_loss_from(const Policy& policy, PrefixState state, std::size_t from, std::size_t boundary,
-                            const Batch& batch, const Draw& draw, Reduction reduction, const StageRunner& run) {
+                            const Batch& batch, const Draw& draw, Reduction reduction) {
   const std::size_t first_with_grad = std::max(from, boundary);
   policy.add_draw(state, batch, draw);
   run_frozen_stages(policy.line(), from, first_with_grad, state);
-  const std::size_t end = policy.line().size();
-  run ? run(policy.line(), first_with_grad, end, state) : run_stages_once(policy.line(), first_with_grad, end, state);
+  run_stages_once(policy.line(), first_with_grad, policy.line().size(), state);
   return policy.loss(state, batch, draw, reduction);
 }
 
@@ -108,6 +111,8 @@ struct PolicyTask::Impl {
 
   /// Stages that run without grad and belong to no draw.
   [[nodiscard]] std::size_t shared_stages() const { return std::min(boundary, policy->first_draw_stage()); }
+
+  [[nodiscard]] std::size_t first_with_grad() const { return std::max(shared_stages(), boundary); }
 
   /// A loader gives batches in order: another number than the next needs another loader.
   PreparedBatch batch(std::int64_t number) {
@@ -201,7 +206,9 @@ PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, c
 
 PolicyTask::~PolicyTask() = default;
 
-at::Tensor PolicyTask::loss(const MicroStep& micro_step) {
+at::Tensor PolicyTask::loss(const MicroStep& micro_step) { return loss_of(prepare(micro_step)); }
+
+StepInputs PolicyTask::prepare(const MicroStep& micro_step) {
   PreparedBatch prepared = impl_->batch(micro_step.micro_batch);
   impl_->samples = prepared.batch.indices;
   const Policy& policy = *impl_->policy;
@@ -209,8 +216,19 @@ at::Tensor PolicyTask::loss(const MicroStep& micro_step) {
   PrefixState state = impl_->source->state_before(prepared, shared);
   const Draw draw = policy.draw(prepared.batch, micro_step.seed, DrawPurpose::training,
                                 static_cast<std::uint64_t>(micro_step.micro_batch), impl_->draws);
-  return policy_loss_from(policy, std::move(state), shared, impl_->boundary, prepared.batch, draw, Reduction::mean,
-                          impl_->runner);
+  policy.add_draw(state, prepared.batch, draw);
+  run_frozen_stages(policy.line(), shared, impl_->first_with_grad(), state);
+  return inputs_of(state, prepared.batch, draw);
+}
+
+at::Tensor PolicyTask::loss_of(StepInputs inputs) {
+  const Policy& policy = *impl_->policy;
+  const Batch batch = batch_in(inputs, impl_->samples);
+  const Draw draw = draw_in(inputs);
+  PrefixState state = state_in(inputs);
+  inputs.clear();  // what backward does not need is let go of as the stages pass
+  impl_->runner(policy.line(), impl_->first_with_grad(), policy.line().size(), state);
+  return policy.loss(state, batch, draw, Reduction::mean);
 }
 
 bool PolicyTask::fill_cache(const std::function<bool(std::int64_t, std::int64_t)>& progress) {

@@ -75,6 +75,16 @@ double tolerance(CacheStorage storage, at::ScalarType dtype) {
   return 1e-4;
 }
 
+/// In page-locked memory where `device` copies from that while it computes and nobody waits; as it is for a CPU.
+at::Tensor pinned(const at::Tensor& tensor, at::Device device) {
+  return device.is_cuda() && tensor.is_cpu() ? tensor.pin_memory() : tensor;
+}
+
+Batch pinned(Batch batch, at::Device device) {
+  for (auto& [key, tensor] : batch.tensors) tensor = pinned(tensor, device);
+  return batch;
+}
+
 }  // namespace
 
 PrefixSource::PrefixSource(std::shared_ptr<Policy> policy, const FreezePlan& plan, const PrefixOptions& options,
@@ -175,7 +185,7 @@ PreparedBatch PrefixSource::gather(std::vector<Sample> samples, const ProcessorP
   PreparedBatch prepared;
   std::vector<Sample> chunk;
   const auto end_chunk = [&] {
-    if (!chunk.empty()) prepared.images.push_back(preprocess(collate(chunk)));
+    if (!chunk.empty()) prepared.images.push_back(pinned(preprocess(collate(chunk)), device_));
     chunk.clear();
   };
   for (std::size_t slot = 0; by_sample() && slot < samples.size(); ++slot) {
@@ -190,7 +200,7 @@ PreparedBatch PrefixSource::gather(std::vector<Sample> samples, const ProcessorP
   }
   end_chunk();
   prepared.raw = collate(samples);
-  prepared.batch = preprocess(prepared.raw);
+  prepared.batch = pinned(preprocess(prepared.raw), device_);
   return prepared;
 }
 
@@ -235,7 +245,7 @@ PrefixState PrefixSource::state_before(PreparedBatch& prepared, std::size_t to) 
   }
   compute_missing(prepared);
   PrefixState state = policy_->begin_without_images(prepared.batch);
-  for (auto& [key, tensor] : assemble(prepared.entries)) state.set(key, tensor.to(device_));
+  for (auto& [key, tensor] : assemble(prepared.entries)) state.set(key, pinned(tensor, device_).to(device_, /*non_blocking=*/true));
   prepared.entries.clear();
   run_frozen_stages(policy_->line(), cut_.stage, to, state);
   return state;

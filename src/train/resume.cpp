@@ -84,6 +84,8 @@ void warn_if_changed(const char* option, const std::string& was, const std::stri
 void require_same_plan(const FreezePlan& plan, const RunFolder& folder) {
   const FreezePlan saved =
       FreezePlan::from_json(read_json(folder.plan(), {.max_bytes = std::size_t{256} << 20}), folder.plan().string());
+  warn_if_changed("freeze rules", fmt::format("{}", fmt::join(saved.rules, "; ")),
+                  fmt::format("{}", fmt::join(plan.rules, "; ")));
   const ByName then = by_name(saved);
   const ByName now = by_name(plan);
   refuse(folder, "the freeze plan the run was begun with", plan_differences(then, now),

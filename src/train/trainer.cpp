@@ -9,7 +9,9 @@
 #include "thaw/core/error.h"
 #include "thaw/core/log.h"
 #include "thaw/freeze/apply.h"
+#include "thaw/freeze/freeze_schedule.h"
 #include "thaw/tensor/device.h"
+#include "thaw/tensor/device_graph.h"
 #include "thaw/train/head.h"
 #include "thaw/train/policy_task.h"
 
@@ -38,6 +40,26 @@ FreezePlan with_digests(FreezePlan plan, const torch::nn::Module& module) {
 
 at::Device device_of(const TrainOptions& options) { return options.device ? *options.device : parse_device("auto"); }
 
+void require_plan_of_schedule(const FreezePlan& plan, const TrainOptions& options) {
+  if (!options.freeze_schedule || options.freeze_schedule->whole().digest() == plan.digest()) return;
+  throw UsageError(Problem{.where = "Trainer",
+                           .expected = "the plan of the run to be that of its freeze schedule, whole()",
+                           .found = "another"});
+}
+
+/// What records the steps of a run; null when they are not recorded. @throws UsageError when they must be and cannot
+StepRecording::MakeGraph graph_maker(const TrainOptions& options, at::Device device) {
+  const bool allowed = options.accumulation == 1 && !options.ema.enable && !options.freeze_schedule;
+  const bool wanted = options.cuda_graph == CudaGraphs::automatic && device.is_cuda() && allowed;
+  if (options.cuda_graph != CudaGraphs::on && !wanted) return nullptr;
+  if (const std::string obstacle = device_graph_obstacle(device); wanted && !obstacle.empty()) {
+    log_info(fmt::format("training without CUDA graphs: {}", obstacle));
+    return nullptr;
+  }
+  static_cast<void>(make_device_graph(device));  // what stands in the way must be said before anything runs
+  return [device] { return make_device_graph(device); };
+}
+
 std::shared_ptr<RunFolder> folder_of(const TrainOptions& options, std::shared_ptr<RunFolder> given) {
   options.validate();
   if (given || options.output.empty()) return given;
@@ -55,12 +77,13 @@ struct Trainer::Impl {
         device(device_of(options)),
         precision(resolve_precision(options.precision, device)) {
     require_something_trains(given);
+    require_plan_of_schedule(given, options);
     module->to(device);
     plan = with_digests(std::move(given), *module);
     apply_freeze(plan, *module);
     cast_parameters(plan, *module, precision);
     const TrainingPreset preset = policy ? policy->training_preset() : TrainingPreset{};
-    engine = std::make_unique<Engine>(module, plan, options, preset, precision, device);
+    engine = std::make_unique<Engine>(module, plan, options, preset, precision, device, graph_maker(options, device));
     writer = std::make_unique<RunWriter>(folder, options, plan, *engine, policy);
     if (options.resume) resumed = writer->resume(precision);
   }

@@ -61,7 +61,8 @@ TEST(AdamW, EqualsTheUpdateOfThePaperWrittenInDouble) {
     const double factor = 1.0 / (1 + step);
     trained.tensor.mutable_grad() = draw(100 + step, {4, 3});
     naive.step(trained.tensor.grad(), kRate * factor);
-    optimizer.step(factor, finite());
+    optimizer.set_factor(factor);
+    optimizer.step(finite());
   }
   const auto near = Bound{.absolute = 2e-6, .relative = 2e-6};
   EXPECT_TRUE(compare_tensors(trained.tensor.detach(), naive.p.to(at::kFloat), near))
@@ -80,7 +81,7 @@ TEST(AdamW, EqualsLibTorchsOwnWithinRounding) {
   for (int step = 0; step < 10; ++step) {
     trained.tensor.mutable_grad() = draw(50 + step, {8, 8});
     reference.mutable_grad() = trained.tensor.grad().clone();
-    ours.step(1.0, finite());
+    ours.step(finite());
     theirs.step();
   }
   const auto result =
@@ -94,7 +95,7 @@ TEST(AdamW, ParameterWithoutGradientIsNotTouchedByWeightDecayEither) {
   const at::Tensor before = without.tensor.detach().clone();
   AdamW optimizer({with, without}, kOptions, {});
   with.tensor.mutable_grad() = draw(9, {3});
-  optimizer.step(1.0, finite());
+  optimizer.step(finite());
   EXPECT_BITWISE_EQUAL(without.tensor.detach(), before);
   EXPECT_EQ(optimizer.state().at("state/without/step").item<float>(), 0.0F);
   EXPECT_EQ(optimizer.state().at("state/with/step").item<float>(), 1.0F);
@@ -105,7 +106,7 @@ TEST(AdamW, GradientThatIsPresentAndZeroStillDecaysTheWeight) {
   const at::Tensor before = trained.tensor.detach().clone();
   AdamW optimizer({trained}, kOptions, {});
   trained.tensor.mutable_grad() = at::zeros({3});
-  optimizer.step(1.0, finite());
+  optimizer.step(finite());
   const auto result = compare_tensors(trained.tensor.detach(), before * (1 - kRate * kDecay), {.relative = 1e-6});
   EXPECT_TRUE(result) << result.message;
 }
@@ -114,12 +115,12 @@ TEST(AdamW, StepThatFoundInfLeavesWeightsMomentsAndCountsBitForBit) {
   const TrainableParameter trained = parameter("w", 0, {3});
   AdamW optimizer({trained}, kOptions, {});
   trained.tensor.mutable_grad() = draw(9, {3});
-  optimizer.step(1.0, finite());
+  optimizer.step(finite());
   const at::Tensor weights = trained.tensor.detach().clone();
   std::map<std::string, at::Tensor> before;
   for (const auto& [name, tensor] : optimizer.state()) before[name] = tensor.clone();
   trained.tensor.mutable_grad() = at::full({3}, std::numeric_limits<float>::quiet_NaN());
-  optimizer.step(1.0, at::ones({}));
+  optimizer.step(at::ones({}));
   EXPECT_BITWISE_EQUAL(trained.tensor.detach(), weights);
   for (const auto& [name, tensor] : optimizer.state()) EXPECT_BITWISE_EQUAL(tensor, before.at(name)) << name;
 }
@@ -161,7 +162,7 @@ TEST(AdamW, GroupsWithTheirOwnRatesMoveByThem) {
   AdamW optimizer({slow, fast}, options, {});
   slow.tensor.mutable_grad() = at::ones({3});
   fast.tensor.mutable_grad() = at::ones({3});
-  optimizer.step(1.0, finite());
+  optimizer.step(finite());
   // The first AdamW step is the rate itself.
   const Bound near{.absolute = 1e-6};
   EXPECT_TRUE(compare_tensors(start - fast.tensor.detach(), at::full({3}, kRate), near));

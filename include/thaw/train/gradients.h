@@ -38,7 +38,9 @@ class GradientRecord {
 
  private:
   std::vector<bool> seen_;
-  at::Tensor effective_;  ///< (parameters) float32, 0 or 1, on the device
+  at::Tensor effective_;              ///< (parameters) float32, 0 or 1, on the device
+  std::vector<std::size_t> members_;  ///< of the last norms that were not all
+  at::Tensor members_on_device_;
 };
 
 }  // namespace thaw

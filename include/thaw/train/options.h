@@ -27,6 +27,16 @@ enum class ScheduleKind {
   linear,    ///< warm-up, then a straight line down to the decay rate
 };
 
+/// Whether training steps are recorded on the device and played back (tensor/device_graph.h): one launch for the
+/// suffix' forward pass, backward and update.
+enum class CudaGraphs {
+  automatic,  ///< on a CUDA device, where the run allows it
+  on,
+  off,
+};
+
+/// "auto", "on", "off". @throws UsageError for another word
+[[nodiscard]] CudaGraphs parse_cuda_graphs(std::string_view text);
 /// "auto", "fp32", "bf16", "fp16". @throws UsageError for another word
 [[nodiscard]] Precision parse_precision(std::string_view text);
 [[nodiscard]] std::string_view precision_name(Precision precision);
@@ -68,7 +78,8 @@ struct EmaOptions {
   double max_decay = 0.9999;
 };
 
-class SharedCaches;  // train/shared_caches.h
+class FreezeSchedule;  // freeze/freeze_schedule.h
+class SharedCaches;    // train/shared_caches.h
 
 /// The frozen prefix of a policy: how it is computed, and what of it is kept.
 struct PrefixOptions {
@@ -94,7 +105,11 @@ struct TrainOptions {
   bool checkpoint_activations = false;      ///< stages under grad keep their inputs alone and run again for backward
   int workers = 2;                          ///< loader threads; 0 reads on the training thread
   Precision precision = Precision::automatic;
-  std::optional<at::Device> device;  ///< absent: CUDA when a device answers, else CPU
+  CudaGraphs cuda_graph = CudaGraphs::automatic;  ///< needs accumulation 1 and no moving average
+  std::optional<at::Device> device;               ///< absent: CUDA when a device answers, else CPU
+
+  /// What trains when; null: the plan, all the time. The plan of the run must be its whole(). Excludes cuda_graph on.
+  std::shared_ptr<const FreezeSchedule> freeze_schedule;
 
   OptimizerOptions optimizer;
   std::optional<double> grad_clip_norm;  ///< total norm; 0 switches clipping off; absent: the policy's preset

@@ -49,6 +49,10 @@ class PolicyTask final : public TrainTask {
   ~PolicyTask() override;
 
   [[nodiscard]] at::Tensor loss(const MicroStep& micro_step) override;
+  [[nodiscard]] bool is_in_two_parts() const override { return true; }
+  /// The state at the gradient boundary, the draw, the actions.
+  [[nodiscard]] StepInputs prepare(const MicroStep& micro_step) override;
+  [[nodiscard]] at::Tensor loss_of(StepInputs inputs) override;
   [[nodiscard]] std::vector<std::int64_t> last_samples() const override;
   [[nodiscard]] std::optional<EvaluationResult> evaluate(std::int64_t step) override;
   [[nodiscard]] std::int64_t micro_batches_per_epoch() const override;
@@ -78,12 +82,9 @@ class PolicyTask final : public TrainTask {
 [[nodiscard]] at::Tensor policy_loss(const Policy& policy, std::size_t boundary, const Batch& batch, const Draw& draw,
                                      Reduction reduction = Reduction::mean);
 
-/// How the stages [from, to) that need a graph are run on a state (run_stages_once where it is empty).
-using StageRunner = std::function<void(std::span<const Stage>, std::size_t, std::size_t, PrefixState&)>;
-
 /// The same from `state` before stage `from`, which is not behind policy.first_draw_stage().
 [[nodiscard]] at::Tensor policy_loss_from(const Policy& policy, PrefixState state, std::size_t from,
                                           std::size_t boundary, const Batch& batch, const Draw& draw,
-                                          Reduction reduction = Reduction::mean, const StageRunner& run = {});
+                                          Reduction reduction = Reduction::mean);
 
 }  // namespace thaw

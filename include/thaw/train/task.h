@@ -32,6 +32,9 @@ struct EvaluationResult {
   std::int64_t samples = 0;
 };
 
+/// Tensors on the device that, beside the weights, decide a loss.
+using StepInputs = std::map<std::string, at::Tensor>;
+
 class TrainTask {
  public:
   virtual ~TrainTask() = default;
@@ -39,7 +42,15 @@ class TrainTask {
   /// Scalar loss of one micro-batch, with its graph. Called in the autocast scope of the run's precision and with
   /// LibTorch's default generators seeded from (seed, micro_batch), so that dropout repeats as well.
   [[nodiscard]] virtual at::Tensor loss(const MicroStep& micro_step) = 0;
-  /// Identities of the samples that the last loss() used.
+  /// Whether loss() is loss_of(prepare()): a step whose loss depends on nothing but tensors on the device can be
+  /// recorded and played back (TrainOptions::cuda_graph).
+  [[nodiscard]] virtual bool is_in_two_parts() const { return false; }
+  /// What changes from one micro-batch to the next. @throws UsageError unless is_in_two_parts()
+  [[nodiscard]] virtual StepInputs prepare(const MicroStep& micro_step);
+  /// The loss as a function of `inputs` and the weights alone: it reads nothing else that changes, does not wait for
+  /// the device, and copies nothing to it. @throws UsageError unless is_in_two_parts()
+  [[nodiscard]] virtual at::Tensor loss_of(StepInputs inputs);
+  /// Identities of the samples that the last loss() or prepare() used.
   [[nodiscard]] virtual std::vector<std::int64_t> last_samples() const { return {}; }
   /// Called without grad and with the module in eval mode. nullopt: there is nothing to evaluate on.
   [[nodiscard]] virtual std::optional<EvaluationResult> evaluate(std::int64_t /*step*/) { return std::nullopt; }
