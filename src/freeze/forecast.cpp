@@ -22,11 +22,19 @@ MemoryOptions with_cache(const ModelLayout& layout, const PrefixCut& cut, const 
   return memory;
 }
 
+/// Of a step that finds nothing in the cache: every weight is needed still.
+double peak_until_full(const ModelLayout& layout, const FreezePlan& plan, const PrefixCut& cut, const StepShape& shape,
+                       const ForecastOptions& options) {
+  return plan_memory(layout, plan, PrefixCut{}, shape, with_cache(layout, cut, options)).peak;
+}
+
+/// Of a whole run, the pass that fills the cache included.
 double peak_at(const ModelLayout& layout, const FreezePlan& plan, const PrefixCut& cut, const ForecastOptions& options,
                std::int64_t batch_size) {
   StepShape shape = options.shape;
   shape.batch_size = batch_size;
-  return plan_memory(layout, plan, cut, shape, with_cache(layout, cut, options)).peak;
+  const double full = plan_memory(layout, plan, cut, shape, with_cache(layout, cut, options)).peak;
+  return cut.stage == 0 ? full : std::max(full, peak_until_full(layout, plan, cut, shape, options));
 }
 
 std::vector<const BlockStack*> stacks_named(const ModelLayout& layout, const std::string& stack) {
@@ -69,6 +77,7 @@ std::vector<Forecast> forecast(const ModelLayout& layout, const FreezePlan& plan
   for (const PrefixCut& cut : cuts) {
     Forecast one{.trainable_elements = plan.elements(ParameterClass::trainable), .cut = cut};
     one.memory = plan_memory(layout, plan, cut, options.shape, with_cache(layout, cut, options));
+    one.peak_until_full = cut.stage == 0 ? one.memory.peak : peak_until_full(layout, plan, cut, options.shape, options);
     one.cost = step_cost(layout, plan, cut, options.shape);
     one.cache_bytes_per_frame = cache_bytes_per_sample(layout, cut, options.storage, options.memory.compute);
     one.cache_bytes = one.cache_bytes_per_frame * static_cast<double>(options.frames);

@@ -109,7 +109,10 @@ std::string forecast_table(std::span<const Forecast> forecasts) {
 }
 
 std::string forecast_details(const Forecast& forecast) {
-  return stage_table(forecast) + "\n" + memory_lines(forecast.memory);
+  std::string text = stage_table(forecast) + "\n" + memory_lines(forecast.memory);
+  if (forecast.cut.stage == 0) return text;
+  return text + fmt::format("  {:<34}  {:>10}  when the training steps fill it\n", "peak until the cache is full",
+                            byte_size(forecast.peak_until_full));
 }
 
 Json Forecast::to_json() const {
@@ -120,6 +123,7 @@ Json Forecast::to_json() const {
             {"cache_bytes", cache_bytes},
             {"step_seconds", step_seconds ? Json(*step_seconds) : Json()},
             {"largest_batch", fits ? Json(*fits) : Json()},
+            {"peak_until_full_bytes", peak_until_full},
             {"memory", memory.to_json()},
             {"cost", cost.to_json()}};
   return json;

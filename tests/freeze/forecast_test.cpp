@@ -120,6 +120,20 @@ TEST(Forecast, TheLargestBatchFitsAndOneMoreDoesNot) {
   EXPECT_EQ(largest_batch(layout, plan, none, {}, 1e30), std::int64_t{1} << 20);
 }
 
+TEST(Forecast, UntilItsCacheIsFullARunNeedsWhatAnUncachedOneNeedsAndThatMustFitToo) {
+  const ModelLayout layout = sized_layout();
+  const FreezePlan plan = LayerFreezePolicy{}.resolve(layout);
+  const PrefixCut kv = deepest_cut(layout, plan, CacheCut::kv);
+  const ForecastOptions options{.shape = {.batch_size = 4}, .frames = 10, .cache_memory_bytes = 1e6};
+  const Forecast cached = forecast(layout, plan, std::vector<PrefixCut>{kv}, options, nullptr).front();
+  const MemoryOptions with_entries{.cache_bytes = cached.memory.cache};
+  EXPECT_EQ(cached.memory.cache, 320);
+  EXPECT_EQ(cached.peak_until_full, plan_memory(layout, plan, {}, options.shape, with_entries).peak);
+  EXPECT_GT(cached.peak_until_full, cached.memory.peak);
+  EXPECT_EQ(largest_batch(layout, plan, kv, options, cached.peak_until_full), 4);
+  EXPECT_LT(largest_batch(layout, plan, kv, options, cached.memory.peak), 4);
+}
+
 TEST(Forecast, TheMostBlocksFitAndOneMoreDoesNot) {
   const ModelLayout layout = sized_layout();
   const LayerFreezePolicy rules = LayerFreezePolicy::parse("train:middle.weight");

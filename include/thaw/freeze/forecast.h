@@ -35,6 +35,8 @@ struct Forecast {
   std::int64_t trainable_elements = 0;
   PrefixCut cut;
   MemoryPlan memory;
+  double peak_until_full = 0.0;  ///< bytes held at most while the training steps fill the cache (`thaw cache` fills it
+                                 ///< without training: then `memory` holds from the start)
   StepCost cost;
   double cache_bytes_per_frame = 0.0;
   double cache_bytes = 0.0;            ///< of all frames; 0 when their number is unknown
@@ -54,7 +56,8 @@ struct Forecast {
 [[nodiscard]] FreezePlan resolve_last_blocks(const LayerFreezePolicy& rules, const ModelLayout& layout,
                                              const std::string& stack, std::int64_t blocks);
 
-/// The largest batch size whose peak is at most `limit_bytes`; 0 when not even one sample fits. At most 2^20.
+/// The largest batch size whose peak is at most `limit_bytes`, from an empty cache on; 0 when not even one sample fits.
+/// At most 2^20.
 [[nodiscard]] std::int64_t largest_batch(const ModelLayout& layout, const FreezePlan& plan, const PrefixCut& cut,
                                          const ForecastOptions& options, double limit_bytes);
 
