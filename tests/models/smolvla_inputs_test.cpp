@@ -36,16 +36,16 @@ TEST(ResizeWithPadding, PadsOnTheLeftAndOnTop) {
   const at::Tensor out = resize_with_padding(at::ones({1, 3, 480, 640}), 512, 512);
   EXPECT_EQ(out.sizes(), at::IntArrayRef({1, 3, 512, 512}));
   EXPECT_EQ(out.narrow(2, 0, 128).abs().max().item<float>(), 0.0F);  // 640 -> 512 gives 480 -> 384
-  EXPECT_EQ(out.narrow(2, 128, 384).min().item<float>(), 1.0F);
+  EXPECT_NEAR(out.narrow(2, 128, 384).min().item<float>(), 1.0F, 1e-6F);
   const at::Tensor tall = resize_with_padding(at::ones({1, 3, 640, 480}), 512, 512);
   EXPECT_EQ(tall.narrow(3, 0, 128).abs().max().item<float>(), 0.0F);
-  EXPECT_EQ(tall.narrow(3, 128, 384).min().item<float>(), 1.0F);
+  EXPECT_NEAR(tall.narrow(3, 128, 384).min().item<float>(), 1.0F, 1e-6F);
 }
 
 TEST(ResizeWithPadding, NewSizesAreTruncated) {
   const at::Tensor out = resize_with_padding(at::ones({1, 3, 301, 300}), 512, 512);  // 300 · 512 / 301 = 510.3
   EXPECT_EQ(out.narrow(3, 0, 2).abs().max().item<float>(), 0.0F);
-  EXPECT_EQ(out.narrow(3, 2, 510).min().item<float>(), 1.0F);
+  EXPECT_NEAR(out.narrow(3, 2, 510).min().item<float>(), 1.0F, 1e-6F);
 }
 
 TEST(ResizeWithPadding, AnImageOfTheRightSizeIsLeftAlone) {

@@ -194,7 +194,7 @@ TEST(ZeroGradient, ReachesTheParameterAndLeavesTheValueAndItsGradientAlone) {
   EXPECT_EQ(parameter.grad().count_nonzero().item<std::int64_t>(), 0);
   EXPECT_FALSE(with_zero_gradient(x.detach(), parameter.detach()).requires_grad());
   const at::NoGradGuard no_grad;
-  EXPECT_FALSE(with_zero_gradient(x, parameter).requires_grad());
+  EXPECT_FALSE(with_zero_gradient(x.detach(), parameter).requires_grad());
 }
 
 TEST(GatedMlp, GeluGateHasTheGradientsOfThePlainComposition) {

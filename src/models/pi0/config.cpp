@@ -271,10 +271,11 @@ GemmaConfig gemma_variant(const std::string& name) {
 
 void Pi0Config::validate() const {
   const FieldCheck check = check_of(*this);
-  check_sizes(check, sizes);
+  check.range("vision.patch_size", sizes.vision.patch_size, 1, 1 << 10);
   check.range("image_resolution", image_resolution, sizes.vision.patch_size, 1 << 14);
   check.require(sizes.vision.image_size == image_resolution, "image_resolution", "the side of the position table",
                 std::to_string(image_resolution));
+  check_sizes(check, sizes);
   check_inputs(check, *this);
   check_flow(check, *this);
 }
