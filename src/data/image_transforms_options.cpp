@@ -18,23 +18,23 @@ constexpr double kUnbounded = 1e6;
 
 /// What a kwarg may be.
 struct Kwarg {
-  ImageTransformType type;
   const char* name;
   double least;
   double most;
+  ImageTransformType type;
   bool is_range = true;  ///< low to high, else one number for each direction
 };
 
 constexpr Kwarg kKwargs[] = {
-    {ImageTransformType::color_jitter, "brightness", 0.0, kUnbounded},
-    {ImageTransformType::color_jitter, "contrast", 0.0, kUnbounded},
-    {ImageTransformType::color_jitter, "saturation", 0.0, kUnbounded},
-    {ImageTransformType::color_jitter, "hue", -0.5, 0.5},
-    {ImageTransformType::sharpness_jitter, "sharpness", 0.0, kUnbounded},
-    {ImageTransformType::random_affine, "degrees", -360.0, 360.0},
-    {ImageTransformType::random_affine, "translate", 0.0, 1.0, false},
-    {ImageTransformType::random_affine, "scale", 1e-3, kUnbounded},
-    {ImageTransformType::random_affine, "shear", -89.0, 89.0},
+    {"brightness", 0.0, kUnbounded, ImageTransformType::color_jitter},
+    {"contrast", 0.0, kUnbounded, ImageTransformType::color_jitter},
+    {"saturation", 0.0, kUnbounded, ImageTransformType::color_jitter},
+    {"hue", -0.5, 0.5, ImageTransformType::color_jitter},
+    {"sharpness", 0.0, kUnbounded, ImageTransformType::sharpness_jitter},
+    {"degrees", -360.0, 360.0, ImageTransformType::random_affine},
+    {"translate", 0.0, 1.0, ImageTransformType::random_affine, false},
+    {"scale", 1e-3, kUnbounded, ImageTransformType::random_affine},
+    {"shear", -89.0, 89.0, ImageTransformType::random_affine},
 };
 
 const char* type_name(ImageTransformType type) {
@@ -86,7 +86,7 @@ void check_kwargs(const ImageTransform& transform) {
     const Kwarg& kwarg = known_kwarg(transform, name, where);
     if (within(kwarg, value)) continue;
     refuse(
-        where + ", " + name,
+        fmt::format("{}, {}", where, name),
         fmt::format("{} from {} to {}", kwarg.is_range ? "low:high, rising," : "two numbers", kwarg.least, kwarg.most),
         fmt::format("{}:{}", value[0], value[1]));
   }
