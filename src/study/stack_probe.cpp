@@ -48,18 +48,19 @@ double gate(const at::Tensor& gradient, const at::Tensor& before, const at::Tens
 
 void StackProbe::add_similarity(const Streams& streams, std::int64_t sample) {
   check_states(streams);
+  // "all" are the rows that go through as many blocks as any do.
+  std::vector<at::Tensor> all;
   std::map<std::string, std::vector<at::Tensor>> groups = rows_by_group(streams);
-  std::vector<at::Tensor> all(static_cast<std::size_t>(states_));
   for (const auto& [name, rows] : groups) {
     add_group(name, rows, sample);
-    for (std::size_t i = 0; i < rows.size(); ++i) all[i] = all[i].defined() ? at::cat({all[i], rows[i]}) : rows[i];
+    if (static_cast<std::int64_t>(rows.size()) == states_) append_rows(all, rows);
   }
   const bool several = streams.size() > 1 || streams.begin()->second.groups.size() > 1;
-  if (several && all.front().defined()) add_group(kAll, all, sample);
+  if (several && !all.empty()) add_group(kAll, all, sample);
 }
 
 void StackProbe::check_states(const Streams& streams) {
-  const std::int64_t states = common_states(streams);
+  const std::int64_t states = most_states(streams);
   if (states_ == 0) states_ = states;
   if (states == states_) return;
   throw UsageError(Problem{.where = "stream of '" + stack_.name + "'",
@@ -68,7 +69,8 @@ void StackProbe::check_states(const Streams& streams) {
 }
 
 void StackProbe::add_group(const std::string& name, const std::vector<at::Tensor>& rows, std::int64_t sample) {
-  GroupSums& sums = groups_.try_emplace(name, states_, options_->cka).first->second;
+  const auto states = static_cast<std::int64_t>(rows.size());
+  GroupSums& sums = groups_.try_emplace(name, states, options_->cka).first->second;
   sums.rows += rows.front().size(0);
   sums.directions.add(rows);
   sums.sizes.add(rows);
@@ -89,6 +91,7 @@ void StackProbe::add_gate_probe(const Streams& streams,
   };
   for (const auto& [part, stream] : streams) {
     const std::vector<at::Tensor>& by_state = gradients.at(part);
+    for (const TokenGroup& group : stream.groups) gate_states_[group.name] = stream.states.size();
     for (std::size_t s = 1; s < stream.states.size(); ++s) {
       const at::Tensor& before = stream.states[s - 1];
       const at::Tensor& after = stream.states[s];
@@ -148,8 +151,10 @@ void StackProbe::add_group_measures(const std::string& name, StackMeasures& meas
   if (const auto gates = gates_.find(name); gates != gates_.end()) {
     group.gate_probe = gates->second;
     for (double& value : group.gate_probe) value /= static_cast<double>(gate_samples_);
-    // The last block's output is read by nobody.
-    if (states_ <= stack_.blocks) std::fill(group.gate_probe.begin() + states_ - 1, group.gate_probe.end(), kNoNumber);
+    const auto known = gate_states_.find(name);
+    const std::size_t states = known == gate_states_.end() ? static_cast<std::size_t>(states_) : known->second;
+    // The output of a last block that nobody reads.
+    for (std::size_t block = states - 1; block < group.gate_probe.size(); ++block) group.gate_probe[block] = kNoNumber;
   }
   measures.groups.push_back(std::move(group));
 }
@@ -157,7 +162,7 @@ void StackProbe::add_group_measures(const std::string& name, StackMeasures& meas
 std::vector<MassiveDimension> StackProbe::massive(const std::string& group, const DimensionSizes& sizes) const {
   const double ratio = options_->cka.massive_ratio;
   std::vector<MassiveDimension> found;
-  for (std::int64_t state = 0; state < states_; ++state) {
+  for (std::int64_t state = 0; state < sizes.states(); ++state) {
     const at::Tensor square = sizes.mean_square(state);
     const at::Tensor variance = sizes.variance(state);
     std::vector<std::int64_t> dimensions = massive_dimensions(square, ratio);

@@ -42,9 +42,10 @@ class StackProbe {
 
   BlockStack stack_;
   const MeasureOptions* options_;
-  std::int64_t states_ = 0;
+  std::int64_t states_ = 0;  ///< of the part that has most
   std::map<std::string, GroupSums> groups_;
   std::map<std::string, std::vector<double>> gates_;  ///< per group, per block: sum over samples of |…|
+  std::map<std::string, std::size_t> gate_states_;    ///< states of the part that a group is of
   std::int64_t gate_samples_ = 0;
 };
 

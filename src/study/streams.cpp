@@ -31,6 +31,15 @@ void check_hidden(const std::string& where, const at::Tensor& hidden) {
 
 }  // namespace
 
+void append_rows(std::vector<at::Tensor>& all, const std::vector<at::Tensor>& rows) {
+  if (all.empty()) {
+    all = rows;
+    return;
+  }
+  all.resize(std::min(all.size(), rows.size()));
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = at::cat({all[i], rows[i]});
+}
+
 at::Tensor StreamRecorder::before(const std::string& stack, at::Tensor hidden, std::vector<TokenGroup> groups,
                                   const std::string& part) {
   static_cast<void>(layout_->stack(stack));
@@ -61,25 +70,21 @@ at::Tensor StreamRecorder::after(const std::string& stack, std::int64_t block, a
   return hidden;
 }
 
-std::int64_t common_states(const Streams& streams) {
-  std::size_t count = streams.begin()->second.states.size();
-  for (const auto& [part, stream] : streams) count = std::min(count, stream.states.size());
+std::int64_t most_states(const Streams& streams) {
+  std::size_t count = 0;
+  for (const auto& [part, stream] : streams) count = std::max(count, stream.states.size());
   return static_cast<std::int64_t>(count);
 }
 
 std::map<std::string, std::vector<at::Tensor>> rows_by_group(const Streams& streams) {
-  const auto states = static_cast<std::size_t>(common_states(streams));
   std::map<std::string, std::vector<at::Tensor>> groups;
   for (const auto& [part, stream] : streams) {
     for (const TokenGroup& group : stream.groups) {
       const at::Tensor rows = group.rows.flatten().nonzero().flatten();
       if (rows.numel() == 0) continue;
-      std::vector<at::Tensor>& all = groups[group.name];
-      all.resize(states);
-      for (std::size_t i = 0; i < states; ++i) {
-        const at::Tensor chosen = flat_rows(stream.states[i].detach()).index_select(0, rows);
-        all[i] = all[i].defined() ? at::cat({all[i], chosen}) : chosen;
-      }
+      std::vector<at::Tensor> chosen;
+      for (const at::Tensor& state : stream.states) chosen.push_back(flat_rows(state.detach()).index_select(0, rows));
+      append_rows(groups[group.name], chosen);
     }
   }
   return groups;

@@ -43,8 +43,12 @@ class StreamRecorder final : public StreamTap {
   std::map<std::string, Streams> streams_;
 };
 
-/// Number of states that every part of a stack has.
-[[nodiscard]] std::int64_t common_states(const Streams& streams);
+/// Number of states of the part that has most. The rows of another may end before: nobody reads what the last block
+/// makes of them.
+[[nodiscard]] std::int64_t most_states(const Streams& streams);
+
+/// Puts rows of each state behind those of `all`, up to the last state that both have.
+void append_rows(std::vector<at::Tensor>& all, const std::vector<at::Tensor>& rows);
 
 /// Group name -> its rows of each state, (n, d), parts one after another. Groups without rows are left out.
 [[nodiscard]] std::map<std::string, std::vector<at::Tensor>> rows_by_group(const Streams& streams);

@@ -151,6 +151,30 @@ TEST(MeasureModule, PartsOfAStackAreOneStack) {
   EXPECT_TRUE(std::isnan(stack.group("all").block_influence(2).at(1)));  // nobody told what block 1 gives
 }
 
+TEST(MeasureModule, RowsThatEndBeforeTheLastBlockDoNotHideItFromTheOthers) {
+  torch::nn::Module module;
+  const auto pass = [](std::int64_t sample, StreamTap& tap) {
+    const auto number = static_cast<std::uint64_t>(sample);
+    at::Tensor loss = at::zeros({});
+    for (const std::string part : {"action", "state"}) {
+      const at::Tensor rows = noise(number, {1, 2, 4});
+      at::Tensor hidden = tap.before("layers", rows, {{.name = part, .rows = at::ones({1, 2}, at::kBool)}}, part);
+      hidden = tap.after("layers", 0, 2.0 * hidden, part);
+      if (part == "action") hidden = tap.after("layers", 1, -hidden, part);
+      loss = loss + hidden.sum();
+    }
+    return loss;
+  };
+  const StackMeasures stack = measure_module(module, stream_layout(2), 3, pass, {.gradients = true}).stack("layers");
+  EXPECT_NEAR(stack.group("action").block_influence(2).at(1), 2.0, 1e-12);
+  EXPECT_TRUE(std::isnan(stack.group("state").block_influence(2).at(1)));
+  EXPECT_NEAR(stack.group("all").block_influence(2).at(1), 2.0, 1e-12);
+  EXPECT_EQ(stack.group("all").rows, 6);
+  EXPECT_GT(stack.group("action").gate_probe.at(1), 0.0);
+  EXPECT_TRUE(std::isnan(stack.group("state").gate_probe.at(1)));
+  EXPECT_GT(stack.group("all").gate_probe.at(1), 0.0);
+}
+
 TEST(MeasureModule, SequentialIsTappedByItself) {
   struct Net : torch::nn::Module {
     Net() {

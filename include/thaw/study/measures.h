@@ -16,7 +16,8 @@
 
 namespace thaw {
 
-/// A group of rows of one stack: "image", "text", "state", "action", or "all", every row that is no padding.
+/// A group of rows of one stack: "image", "text", "state", "action", or "all", every row that is no padding (and goes
+/// through as many blocks as any does: what the last block would make of a state's row, say, may be read by nobody).
 struct GroupMeasures {
   std::string name;
   std::int64_t rows = 0;             ///< all of them, over all samples

@@ -112,6 +112,7 @@ class DimensionSizes {
  public:
   explicit DimensionSizes(std::int64_t states);
   void add(std::span<const at::Tensor> rows);
+  [[nodiscard]] std::int64_t states() const noexcept { return static_cast<std::int64_t>(sums_.size()); }
   /// (d) float64. What a massive dimension does to cosines shows here,
   [[nodiscard]] at::Tensor mean_square(std::int64_t state) const;
   /// and what it does to CKA, which takes the mean off, here.
