@@ -10,8 +10,8 @@
 
 #include "thaw/freeze/layer_freeze_policy.h"
 #include "thaw/policy/policy.h"
-#include "thaw/policy/run.h"
 #include "thaw/policy/processor_steps.h"
+#include "thaw/policy/run.h"
 #include "thaw/tensor/random.h"
 
 namespace thaw::toy {

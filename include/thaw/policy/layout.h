@@ -87,7 +87,7 @@ struct StageInfo {
   double flops = 0.0;  ///< of the forward pass of one sample at the configured sizes (2 per multiply-add), one draw
   double pair_flops = 0.0;  ///< the part of `flops` that grows with the square of the number of draws
   StageBytes bytes;
-  std::string cut;  ///< what the place behind it is called as a cut ("vision", "hidden", "kv"); empty: no cut there
+  std::string cut;   ///< what the place behind it is called as a cut ("vision", "hidden", "kv"); empty: no cut there
   BlockStage block;  ///< the block that it computes, or none
 };
 
