@@ -245,8 +245,9 @@ PrefixState PrefixSource::state_before(PreparedBatch& prepared, std::size_t to) 
   }
   compute_missing(prepared);
   PrefixState state = policy_->begin_without_images(prepared.batch);
-  for (auto& [key, tensor] : assemble(prepared.entries))
+  for (auto& [key, tensor] : assemble(prepared.entries)) {
     state.set(key, pinned(tensor, device_).to(device_, /*non_blocking=*/true));
+  }
   prepared.entries.clear();
   run_frozen_stages(policy_->line(), cut_.stage, to, state);
   return state;
