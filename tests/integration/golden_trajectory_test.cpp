@@ -65,7 +65,14 @@ bool is_rounding_noise(const std::string& name) {
   return name.find("vision") != std::string::npos && name.ends_with("k_proj.bias");
 }
 
-class GoldenTrajectory : public testing::Test {
+/// The last language block of pi0 and pi0.5: its query is read by nobody, but the reference has a gradient of zeros.
+bool has_zero_gradient(const Policy& policy, const std::string& name) {
+  if (policy.type() == "smolvla") return false;
+  const BlockStack& language = policy.layout().stack("language");
+  return name == fmt::format("{}.{}.self_attn.q_proj.weight", language.prefix, language.blocks - 1);
+}
+
+class GoldenTrajectory : public testing::TestWithParam<std::string> {
  protected:
   static void repeat(const fs::path& set, const Mode& mode) {
     const Json recorded = read_json(set / "meta.json", {.max_depth = 64})["modes"][mode.name];
@@ -117,18 +124,25 @@ class GoldenTrajectory : public testing::Test {
         report.expect("final weights", item.key(), value, found->second, {.absolute = 1e-4});
       }
       if (!final_l2.contains(item.key()) || is_rounding_noise(item.key())) continue;
-      report.expect("final L2 norms", item.key(), value.to(at::kDouble).norm(),
-                    scalar(final_l2[item.key()].get<double>()), {.absolute = 1e-4, .relative = 1e-4});
+      const at::Tensor norm = value.to(at::kDouble).norm();
+      const at::Tensor recorded = scalar(final_l2[item.key()].get<double>());
+      report.expect("final L2 norms", item.key(), norm, recorded, {.absolute = 1e-4, .relative = 1e-4});
+      if (!has_zero_gradient(policy, item.key())) continue;
+      // Decay alone moves it, by less than the bound above.
+      report.expect("decayed alone", item.key(), norm, recorded, {.relative = 1e-6});
     }
   }
 };
 
-TEST_F(GoldenTrajectory, TenStepsOfTheExpertAloneEqualTheReference) {
-  golden::for_each_set("smolvla", "meta.json", [](const fs::path& set) { repeat(set, {"expert_only", true}); });
+INSTANTIATE_TEST_SUITE_P(Types, GoldenTrajectory, testing::Values("smolvla", "pi0", "pi05"),
+                         [](const auto& type) { return type.param; });
+
+TEST_P(GoldenTrajectory, TenStepsOfTheExpertAloneEqualTheReference) {
+  golden::for_each_set(GetParam(), "meta.json", [](const fs::path& set) { repeat(set, {"expert_only", true}); });
 }
 
-TEST_F(GoldenTrajectory, TenStepsOfTheWholeModelEqualTheReference) {
-  golden::for_each_set("smolvla", "meta.json", [](const fs::path& set) { repeat(set, {"full", false}); });
+TEST_P(GoldenTrajectory, TenStepsOfTheWholeModelEqualTheReference) {
+  golden::for_each_set(GetParam(), "meta.json", [](const fs::path& set) { repeat(set, {"full", false}); });
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 #include <sstream>
 
-#include "models/tiny_policy.h"
+#include "models/tiny_cases.h"
 #include "support/command.h"
 #include "thaw/core/json.h"
 #include "thaw/freeze/apply.h"
@@ -40,24 +40,31 @@ class LiveBytes : public c10::MemoryReportingInfoBase {
 struct Case {
   std::string freeze;
   std::int64_t draws = 1;
+  std::string type = "smolvla";
 
-  friend void PrintTo(const Case& each, std::ostream* out) { *out << each.freeze << ", " << each.draws << " draws"; }
+  friend void PrintTo(const Case& each, std::ostream* out) {
+    *out << each.type << ", " << each.freeze << ", " << each.draws << " draws";
+  }
 };
 
-/// Two cameras of the configured size; the batch has text of the greatest length, as the layout promises.
-std::shared_ptr<Policy> full_length_policy() {
+/// Cameras of the configured size; the batch has text of the greatest length, as the layout promises.
+std::shared_ptr<Policy> full_length_policy(const std::string& type) {
+  if (type != "smolvla") return tiny::pi_policy(type);
   InitOptions options = tiny::options();
   options.cameras[1].shape = {3, 32, 32};
   return init_policy(options);
 }
 
-Batch full_length_batch(std::int64_t size) {
-  constexpr std::int64_t kTextLength = 24;
-  Batch batch = tiny::batch(size);
-  batch.tensors["observation.images.wrist"] = tiny::normal(2, {size, 3, 32, 32}).sigmoid();
-  batch.tensors.erase("observation.images.wrist_padding_mask");
-  batch.tensors["observation.language.tokens"] = at::arange(size * kTextLength, at::kLong).view({size, kTextLength});
-  batch.tensors["observation.language.attention_mask"] = at::ones({size, kTextLength}, at::kBool);
+Batch full_length_batch(const Policy& policy, std::int64_t size) {
+  const bool is_smolvla = policy.type() == "smolvla";
+  const std::int64_t text = policy.config_json()["tokenizer_max_length"].get<std::int64_t>();
+  Batch batch = is_smolvla ? tiny::batch(size) : tiny::pi_batch(size);
+  if (is_smolvla) {
+    batch.tensors["observation.images.wrist"] = tiny::normal(2, {size, 3, 32, 32}).sigmoid();
+    batch.tensors.erase("observation.images.wrist_padding_mask");
+  }
+  batch.tensors["observation.language.tokens"] = at::arange(size * text, at::kLong).view({size, text});
+  batch.tensors["observation.language.attention_mask"] = at::ones({size, text}, at::kBool);
   return batch;
 }
 
@@ -65,10 +72,10 @@ class ActivationBytes : public testing::TestWithParam<Case> {};
 
 TEST_P(ActivationBytes, ArePredictedFromShapesAlone) {
   constexpr std::int64_t kSamples = 3;
-  const std::shared_ptr<Policy> policy = full_length_policy();
+  const std::shared_ptr<Policy> policy = full_length_policy(GetParam().type);
   const FreezePlan plan = LayerFreezePolicy::parse(GetParam().freeze).resolve(*policy);
   apply_freeze(plan, *policy->module());
-  const Batch batch = full_length_batch(kSamples);
+  const Batch batch = full_length_batch(*policy, kSamples);
   const Draw draw = policy->draw(batch, 1, DrawPurpose::training, 0, GetParam().draws);
 
   PrefixState state = policy->begin(batch);
@@ -93,6 +100,15 @@ INSTANTIATE_TEST_SUITE_P(Freezes, ActivationBytes,
                                          Case{"language=2,expert=all"}, Case{"vision=1"},
                                          Case{"*=all,train:*connector*"}, Case{"freeze:@norms"}, Case{"expert=all", 4},
                                          Case{"language=1", 3}));
+
+// Nothing of pi0 is frozen by its own configuration.
+INSTANTIATE_TEST_SUITE_P(
+    PiFreezes, ActivationBytes,
+    testing::Values(Case{"freeze:*paligemma.*", 1, "pi0"}, Case{"freeze:*paligemma.*,expert=2", 1, "pi0"},
+                    Case{"vision=0,language=2", 1, "pi0"}, Case{"vision=1", 1, "pi0"}, Case{"freeze:@norms", 1, "pi0"},
+                    Case{"freeze:*paligemma.*", 4, "pi0"}, Case{"freeze:*paligemma.*", 1, "pi05"},
+                    Case{"freeze:*paligemma.*,expert=2", 1, "pi05"}, Case{"vision=0,language=2", 1, "pi05"},
+                    Case{"freeze:*paligemma.*", 4, "pi05"}, Case{"language=1", 3, "pi05"}));
 
 CommandResult plan(std::vector<std::string> more) {
   more.insert(more.begin(), {"plan", "--policy", "smolvla"});
