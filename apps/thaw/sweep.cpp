@@ -340,6 +340,10 @@ void run_sweep_command(SweepFlags& flags, const CLI::App& command, Outcome& outc
 /// Flags of a training that take one value there and a list here.
 void replace_with_lists(CLI::App& command, SweepFlags& flags) {
   for (const char* name : {"--lr", "--draws", "--seed"}) command.remove_option(command.get_option(name));
+  // A freeze of the grid holds for the whole training.
+  for (const char* name : {"--freeze-schedule", "--rotate-blocks"}) {
+    if (CLI::Option* option = command.get_option_no_throw(name)) command.remove_option(option);
+  }
   command.add_option("--lr", flags.rates, "peak learning rates, as in 3e-4,1e-3 (default: the policy's)");
   command.add_option("--draws", flags.draws, "noise draws of every sample, as in 1,4");
   command.add_option("--seed", flags.seeds, "each of them trains every configuration once");

@@ -132,9 +132,11 @@ std::string mark_svg(const ChartMark& mark, const Axis& x, const Axis& y) {
   svg += fmt::format("<circle class=\"dot\" role=\"img\" aria-label=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{}\"/>",
                      escaped(mark.text), px, y.at(mark.y), mark.chosen ? 6 : 5);
   if (!mark.label.empty()) {
-    const bool left = px > (kLeft + kWidth - kRight) / 2;
+    // A front falls from left to right: above right of a mark and below left of it there is room.
+    const bool left = px > kWidth - kRight - kLetter * (static_cast<double>(mark.label.size()) + 2.0);
     svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" aria-hidden=\"true\">{}</text>",
-                       px + (left ? -9.0 : 9.0), y.at(mark.y) - 7, left ? "end" : "start", escaped(mark.label));
+                       px + (left ? -8.0 : 7.0), y.at(mark.y) + (left ? 14.0 : -6.0), left ? "end" : "start",
+                       escaped(mark.label));
   }
   return svg + "</a>\n";
 }
@@ -231,7 +233,7 @@ std::string line_chart_svg(const LineChart& chart) {
   const Axis y = y_axis(Range::of(all, 0.05));
   std::string svg = begin_svg(chart.id, chart.title, chart.description, "img");
   svg += y_ticks(y) + x_ticks(x) + frame(chart.x_title, chart.y_title);
-  double legend = kTop + 10;
+  double legend = kHeight - kBottom - 10.0 - 15.0 * (static_cast<double>(chart.lines.size()) - 1.0);
   for (const LineSeries& line : chart.lines) {
     const char* kind = line.chosen ? "line chosen" : "line";
     svg += fmt::format(

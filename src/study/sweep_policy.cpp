@@ -82,22 +82,22 @@ class PolicySubject final : public SweepSubject {
             {"options", options_to_json(options_)}};
   }
 
-  /// The deepest boundary that all freezes share which allow a cut at all decides for all of them.
+  /// For short points, the deepest boundary that all freezes share which allow a cut at all decides for all of them.
   void prepare(std::span<const SweepFreeze> freezes) override {
     const FreezePlan* shallowest = nullptr;
     for (const SweepFreeze& freeze : freezes) {
       if (cut_of(freeze.plan).kind == CacheCut::none) continue;
       if (shallowest == nullptr || freeze.plan.boundary < shallowest->boundary) shallowest = &freeze.plan;
     }
-    cut_ = shallowest == nullptr ? PrefixCut{} : cut_of(*shallowest);
-    if (cut_.kind == CacheCut::none) return;
-    log_info(fmt::format("cache: {}, behind stage {}", cache_cut_name(cut_.kind), layout().line[cut_.stage - 1].name));
+    shared_cut_ = shallowest == nullptr ? PrefixCut{} : cut_of(*shallowest);
   }
 
   std::optional<SweepResult> train(const SweepPoint& point, const SweepFreeze& freeze,
                                    const std::filesystem::path& head_folder, const SweepWatcher& watcher) override {
-    const PrefixCut cut = freeze.plan.boundary < cut_.stage ? PrefixCut{} : cut_;
     TrainOptions options = options_of_point(options_, point);
+    const PrefixCut cut = cut_of_point(freeze.plan, options);
+    hold_cache_at(cut);
+    options.prefix.shared = options_.prefix.shared;
     options.prefix.cache = cut.kind;
     options.prefix.deepest_stage = cut.stage;
     SweepResult result = planned(point, freeze, cut, options);
@@ -119,13 +119,33 @@ class PolicySubject final : public SweepSubject {
                    dataset_.size() * std::max<std::int64_t>(options_.image_transforms.views, 1));
   }
 
+  static std::int64_t visits_of(const TrainOptions& options) {
+    return options.steps * options.accumulation * options.batch_size;
+  }
+
+  /// A point that sees every frame several times is cheapest with its own deepest cut, though its cache has to be
+  /// filled; one that does not, with the cut that all points share.
+  [[nodiscard]] PrefixCut cut_of_point(const FreezePlan& plan, const TrainOptions& options) const {
+    constexpr std::int64_t kPasses = 2;
+    const std::int64_t views = std::max<std::int64_t>(options.image_transforms.views, 1);
+    if (visits_of(options) >= kPasses * views * dataset_.size()) return cut_of(plan);
+    return plan.boundary < shared_cut_.stage ? PrefixCut{} : shared_cut_;
+  }
+
+  /// Of caches in memory only the present one is held.
+  void hold_cache_at(const PrefixCut& cut) {
+    if (cut.kind == CacheCut::none || std::exchange(held_stage_, cut.stage) == cut.stage) return;
+    options_.prefix.shared = std::make_shared<SharedCaches>();
+  }
+
   [[nodiscard]] std::unique_ptr<TrainTask> make_task(const Trainer& trainer, const TrainOptions& options) {
     auto task = std::make_unique<PolicyTask>(policy_, trainer.plan(), dataset_, options, trainer.device());
     if (!std::exchange(warned_, true)) {
       for (const std::string& warning : task->warnings()) log_warning(warning);
     }
-    const std::int64_t visits = options.steps * options.accumulation * options.batch_size;
-    if (options.prefix.cache != CacheCut::none && visits >= task->prefixes()) {
+    // Filled beforehand, all points take equally long; but not for a few steps on a large dataset.
+    constexpr std::int64_t kWorth = 2;
+    if (options.prefix.cache != CacheCut::none && kWorth * visits_of(options) >= task->prefixes()) {
       // Nothing to do but for the first of the points that share the cache.
       static_cast<void>(task->fill_cache([](std::int64_t, std::int64_t) { return stop_signal() == 0; }));
     }
@@ -150,7 +170,8 @@ class PolicySubject final : public SweepSubject {
   LeRobotDataset dataset_;
   TrainOptions options_;
   SweepBase base_;
-  PrefixCut cut_;
+  PrefixCut shared_cut_;
+  std::size_t held_stage_ = 0;
   bool warned_ = false;
 };
 

@@ -53,9 +53,10 @@ class SweepSubject {
     TrainOptions options);
 
 /// A policy on a dataset. Every point equals a training of its own with these options, the point's values in their
-/// place, and the cache at the cut that the points share: the deepest of the kind asked for at which nothing trains in
-/// any point that allows one at all. Its entries are computed once for all points, before the first one where that
-/// sees every frame anyway.
+/// place, and the cache at the cut that its line names. A point that sees every frame twice or more has the deepest cut
+/// that its own freeze allows, as a training of its own would; points of the same freeze share the cache. A shorter one
+/// has the deepest cut of the kind asked for at which nothing trains in any point that allows one at all, and all of
+/// those share it. A cache is filled before the first point unless that sees a small part of the frames alone.
 /// @throws UsageError (options without held-out episodes), MismatchError
 [[nodiscard]] std::unique_ptr<SweepSubject> sweep_policy(std::shared_ptr<Policy> policy, const LeRobotDataset& dataset,
                                                          TrainOptions options);
