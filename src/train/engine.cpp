@@ -226,6 +226,14 @@ void Engine::restore_gradient_flags(const TrainingState& state) {
   record_.load(flags);
 }
 
+std::vector<std::string> Engine::resting() const {
+  std::vector<std::string> names;
+  for (const TrainableParameter& parameter : parameters_) {
+    if (!plan_now().trains(parameter.name)) names.push_back(parameter.name);
+  }
+  return names;
+}
+
 Checkpoint Engine::capture() const {
   Checkpoint checkpoint;
   checkpoint.state = {.step = step_,
@@ -238,6 +246,7 @@ Checkpoint Engine::capture() const {
                       .guard = guard_.counters(),
                       .scaler = scaler_.state(),
                       .gradients = gradient_flags(),
+                      .resting = resting(),
                       .frozen_moved = moved_frozen(),
                       .modules_not_in_eval = modules_not_in_eval(plan_now(), *module_),
                       .frozen_with_gradient = frozen_with_gradient(plan_now(), *module_)};

@@ -52,6 +52,8 @@ class Engine {
  private:
   void enter_phase(std::int64_t phase);
   [[nodiscard]] const FreezePlan& plan_now() const { return phase_plan_ ? *phase_plan_ : plan_; }
+  /// Trainable parameters of the run that do not train in this phase.
+  [[nodiscard]] std::vector<std::string> resting() const;
   StepReport plain_step(TrainTask& task);
   StepReport recorded_step(TrainTask& task);
   StepReport step_from(TrainTask& task, StepInputs inputs);

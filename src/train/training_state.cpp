@@ -45,6 +45,7 @@ Json TrainingState::to_json() const {
           {"base_digest", base_digest},
           {"guard", {{"skipped", guard.skipped}, {"consecutive", guard.consecutive}, {"longest", guard.longest}}},
           {"loss_scale", {{"scale", scaler.scale}, {"growth_tracker", scaler.growth_tracker}}},
+          {"resting", resting},
           {"frozen_moved", frozen_moved},
           {"modules_not_in_eval", modules_not_in_eval},
           {"frozen_with_gradient", frozen_with_gradient},
@@ -73,6 +74,7 @@ TrainingState TrainingState::from_json(const Json& json, const std::string& wher
   const Json scale = json_field<Json>(json, "loss_scale", where);
   state.scaler = {.scale = json_field<double>(scale, "scale", where),
                   .growth_tracker = json_field<std::int64_t>(scale, "growth_tracker", where)};
+  if (json.contains("resting")) state.resting = json_field<std::vector<std::string>>(json, "resting", where);
   state.frozen_moved = json_field<std::vector<std::string>>(json, "frozen_moved", where);
   state.modules_not_in_eval = json_field<std::vector<std::string>>(json, "modules_not_in_eval", where);
   state.frozen_with_gradient = json_field<std::vector<std::string>>(json, "frozen_with_gradient", where);

@@ -121,9 +121,18 @@ Check check_head(const Evidence& evidence) {
   return check;
 }
 
+/// A freeze schedule has not let it train yet.
+bool waits(const Evidence& evidence, const std::string& name) {
+  const TrainingState& state = evidence.checkpoint.state;
+  const bool rests = std::find(state.resting.begin(), state.resting.end(), name) != state.resting.end();
+  const auto flags = state.gradients.find(name);
+  return rests && (flags == state.gradients.end() || !flags->second.seen);
+}
+
 Check check_moved(const Evidence& evidence) {
   Check check{.name = "every trainable tensor moved"};
   for (const std::string& name : evidence.trainable) {
+    if (waits(evidence, name)) continue;
     const auto trained = evidence.checkpoint.head.tensors.find(name);
     const auto base = evidence.base.find(name);
     if (trained == evidence.checkpoint.head.tensors.end() || base == evidence.base.end()) continue;  // told above
@@ -138,8 +147,10 @@ Check check_moved(const Evidence& evidence) {
 }
 
 Check check_gradients(const Evidence& evidence) {
-  Check check{.name = "every trainable tensor had a finite gradient", .examined = count(evidence.trainable.size())};
+  Check check{.name = "every trainable tensor had a finite gradient"};
   for (const std::string& name : evidence.trainable) {
+    if (waits(evidence, name)) continue;
+    ++check.examined;
     const auto flags = evidence.checkpoint.state.gradients.find(name);
     if (flags == evidence.checkpoint.state.gradients.end() || !flags->second.seen) {
       check.failures.push_back(fmt::format("{}: never had a gradient", name));
@@ -164,12 +175,18 @@ Check check_memory(const Evidence& evidence) {
   Check check{.name = "nothing frozen in optimizer and EMA"};
   std::set<std::string> held;
   for (const auto& entry : evidence.checkpoint.optimizer) held.insert(parameter_of(entry.first));
+  const std::vector<std::string>& resting = evidence.checkpoint.state.resting;
+  for (const std::string& name : resting) {
+    if (held.contains(name))
+      check.failures.push_back(fmt::format("{}: frozen for now, but the optimizer holds it", name));
+  }
   for (const auto& entry : evidence.checkpoint.ema) held.insert(entry.first);
   check.examined = count(held.size());
   for (const std::string& name : held) {
     if (!evidence.trainable.contains(name))
       check.failures.push_back(fmt::format("{}: frozen, but the optimizer or EMA holds it", name));
   }
+  held.insert(resting.begin(), resting.end());
   for (const std::string& name : evidence.trainable) {
     if (!held.contains(name))
       check.failures.push_back(fmt::format("{}: trainable, but the optimizer does not hold it", name));

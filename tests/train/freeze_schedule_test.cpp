@@ -8,6 +8,7 @@
 #include "thaw/core/error.h"
 #include "thaw/train/checkpoint.h"
 #include "thaw/train/trainer.h"
+#include "thaw/train/verify.h"
 #include "toy.h"
 
 namespace thaw {
@@ -117,6 +118,29 @@ TEST(TrainingWithAFreezeSchedule, ARunResumedBeforeAtAndAfterAChangeEqualsAnUnin
       const auto found = run_to(output, 12, true);
       for (const auto& [name, tensor] : expected)
         EXPECT_BITWISE_EQUAL(found.at(name), tensor) << name << " at " << stop;
+    }
+  }
+}
+
+TEST(TrainingWithAFreezeSchedule, VerifyPassesAtEveryStepAndFailsWhenMomentsOfARestingTensorAreKept) {
+  for (const MakeSchedule make : {gradual, rotating}) {
+    for (const std::int64_t steps : {2, 4, 5, 10}) {
+      const toy::Folder folder;
+      const auto run = folder.path() / "run";
+      Model model;
+      const auto schedule = make(model);
+      Trainer trainer(model.ptr(), schedule->whole(), options_of(steps, schedule, run));
+      trainer.fit(*toy::task_for(model));
+      const VerifyReport report = verify_run(run, *Model().ptr());
+      EXPECT_TRUE(report.passed()) << report.text();
+      if (steps != 10) continue;
+      Checkpoint forged = *newest_checkpoint(run / "checkpoints");
+      ASSERT_FALSE(forged.state.resting.empty());
+      forged.optimizer["state/" + forged.state.resting.front() + "/step"] = at::zeros({});
+      std::filesystem::remove_all(run / "checkpoints");
+      write_checkpoint(run / "checkpoints", forged);
+      EXPECT_THAT(verify_run(run, *Model().ptr()).text(),
+                  testing::HasSubstr("frozen for now, but the optimizer holds it"));
     }
   }
 }

@@ -38,9 +38,10 @@ struct TrainingState {
   GradientGuard::Counters guard;
   LossScaler::State scaler;
   std::map<std::string, GradientRecord::Flags> gradients;  ///< by trainable parameter
-  std::vector<std::string> frozen_moved;                   ///< frozen tensors that changed in memory: must be empty
-  std::vector<std::string> modules_not_in_eval;            ///< frozen modules found in train mode: must be empty
-  std::vector<std::string> frozen_with_gradient;           ///< must be empty
+  std::vector<std::string> resting;       ///< trainable, but not in the last step (TrainOptions::freeze_schedule)
+  std::vector<std::string> frozen_moved;  ///< frozen tensors that changed in memory: must be empty
+  std::vector<std::string> modules_not_in_eval;   ///< frozen modules found in train mode: must be empty
+  std::vector<std::string> frozen_with_gradient;  ///< must be empty
 
   [[nodiscard]] Json to_json() const;
   /// @throws FormatError naming the field
