@@ -43,7 +43,7 @@ void run_cache(const TrainFlags& flags, const CLI::App& command, Outcome& outcom
   require_cache(options.prefix);
   const LeRobotDataset dataset = open_dataset(flags);
   const std::shared_ptr<Policy> policy = open_policy(flags, dataset);
-  FreezePlan plan = flags.freeze.policy().resolve(*policy);
+  FreezePlan plan = freeze_plan(flags, *policy, freeze_schedule(flags, *policy).get());
   const at::Device device = *options.device;
   policy->module()->to(device);
   add_digests(plan, *policy->module());

@@ -43,8 +43,7 @@ void run_train(const TrainFlags& flags, const CLI::App& command, Outcome& outcom
   const LeRobotDataset dataset = open_dataset(flags);
   const std::shared_ptr<Policy> policy = open_policy(flags, dataset);
   options.freeze_schedule = freeze_schedule(flags, *policy);
-  const FreezePlan plan =
-      options.freeze_schedule ? options.freeze_schedule->whole() : flags.freeze.policy().resolve(*policy);
+  const FreezePlan plan = freeze_plan(flags, *policy, options.freeze_schedule.get());
   if (!options.quiet) std::cout << plan.summary() << '\n';
   Trainer trainer(policy, plan, options, folder);
   const FitResult result = trainer.fit(dataset);

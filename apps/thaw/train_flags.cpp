@@ -172,6 +172,10 @@ std::shared_ptr<const FreezeSchedule> freeze_schedule(const TrainFlags& flags, c
   return std::make_shared<FreezeSchedule>(resolve, flags.freeze.policy(), rotating);
 }
 
+FreezePlan freeze_plan(const TrainFlags& flags, const Policy& policy, const FreezeSchedule* schedule) {
+  return schedule != nullptr ? schedule->whole() : flags.freeze.policy().resolve(policy);
+}
+
 LeRobotDataset open_dataset(const TrainFlags& flags) {
   return LeRobotDataset::open(flags.dataset, {.episodes = parse_numbers(flags.episodes, "--episodes")});
 }

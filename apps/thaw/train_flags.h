@@ -52,6 +52,9 @@ void add_prefix_flags(CLI::App& command, TrainFlags& flags);
 /// --freeze-schedule or --rotate-blocks, which `policy` must outlive; null for neither.
 [[nodiscard]] std::shared_ptr<const FreezeSchedule> freeze_schedule(const TrainFlags& flags, const Policy& policy);
 
+/// What trains in the run: the whole of its schedule, or where that is null what the rules say.
+[[nodiscard]] FreezePlan freeze_plan(const TrainFlags& flags, const Policy& policy, const FreezeSchedule* schedule);
+
 /// @throws as LeRobotDataset::open and load_policy
 [[nodiscard]] LeRobotDataset open_dataset(const TrainFlags& flags);
 [[nodiscard]] std::shared_ptr<Policy> open_policy(const TrainFlags& flags, const LeRobotDataset& dataset);
