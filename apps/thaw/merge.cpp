@@ -9,6 +9,7 @@
 #include "command.h"
 #include "flags.h"
 #include "thaw/core/json.h"
+#include "thaw/models/registry.h"
 
 namespace thaw::cli {
 namespace {
@@ -19,8 +20,15 @@ struct MergeFlags {
   std::filesystem::path output;
 };
 
+MergeReport merge(const MergeFlags& flags) {
+  const std::string base = base_of_run(flags.run, flags.policy);
+  const std::filesystem::path head = head_of_run(flags.run);
+  if (merges_file_by_file(base, head)) return merge_head(base, head, flags.output);
+  return merge_head(*load_policy(base), head, flags.output);
+}
+
 void run_merge(const MergeFlags& flags, const Outcome& outcome) {
-  const MergeReport report = merge_head(base_of_run(flags.run, flags.policy), head_of_run(flags.run), flags.output);
+  const MergeReport report = merge(flags);
   if (outcome.json) {
     std::cout << Json{{"output", flags.output.string()},
                       {"replaced_tensors", report.replaced_tensors},

@@ -1,13 +1,16 @@
 #include "thaw/train/merge.h"
 
 #include <fmt/format.h>
+#include <torch/nn/module.h>
 
+#include <algorithm>
 #include <set>
 
 #include "merged_processors_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
 #include "thaw/core/sha256.h"
+#include "thaw/policy/policy.h"
 #include "thaw/tensor/safetensors.h"
 #include "thaw/train/head.h"
 
@@ -99,7 +102,43 @@ void copy_companions(const fs::path& base_folder, const fs::path& target) {
   if (fs::is_directory(tokenizer)) copy_folder_files(tokenizer, target / "tokenizer");
 }
 
+/// The trained tensors in the head's own dtype, whatever the base had.
+void give_trained(torch::nn::Module& module, const Head& head) {
+  auto parameters = module.named_parameters();
+  for (const auto& [name, tensor] : head.tensors) {
+    if (parameters.contains(name)) parameters[name].set_data(tensor);
+  }
+}
+
 }  // namespace
+
+bool merges_file_by_file(const fs::path& base_folder, const fs::path& head_file) {
+  const fs::path model = base_folder / kModelFile;
+  if (!fs::exists(model)) return false;
+  const SafetensorsFile base(model);
+  const Head head = read_head(head_file);
+  return std::all_of(head.tensors.begin(), head.tensors.end(),
+                     [&base](const auto& entry) { return base.contains(entry.first); });
+}
+
+MergeReport merge_head(Policy& base, const fs::path& head_file, const fs::path& output) {
+  require_absent(output);
+  load_head(base, head_file);
+  const Head head = read_head(head_file);
+  give_trained(*base.module(), head);
+
+  if (!output.parent_path().empty()) fs::create_directories(output.parent_path());
+  StagedDirectory staged(output);
+  copy_companions(base.source(), staged.path());
+  fs::remove(staged.path() / (std::string(kModelFile) + ".index.json"));
+  base.save_pretrained(staged.path());
+  const auto all = static_cast<std::int64_t>(base.layout().parameters.size());
+  const auto trained = static_cast<std::int64_t>(head.tensors.size());
+  const MergeReport report{
+      .replaced_tensors = trained, .kept_tensors = all - trained, .bytes = fs::file_size(staged.path() / kModelFile)};
+  staged.commit();
+  return report;
+}
 
 MergeReport merge_head(const fs::path& base_folder, const fs::path& head_file, const fs::path& output) {
   require_absent(output);

@@ -6,6 +6,8 @@
 
 namespace thaw {
 
+class Policy;
+
 struct MergeReport {
   std::int64_t replaced_tensors = 0;
   std::int64_t kept_tensors = 0;
@@ -19,5 +21,15 @@ struct MergeReport {
 /// exists; FormatError, IoError
 MergeReport merge_head(const std::filesystem::path& base_folder, const std::filesystem::path& head_file,
                        const std::filesystem::path& output);
+
+/// Whether the base is one file that holds every tensor of the head under its name: what the above can do. Others are
+/// shards, or older names (openpi's, those without "model."), which only the policy's own loader knows.
+/// @throws FormatError, IoError for a head that cannot be read
+[[nodiscard]] bool merges_file_by_file(const std::filesystem::path& base_folder,
+                                       const std::filesystem::path& head_file);
+
+/// Writes `output` as above from a base in any form: `base` as it was loaded, its weights under LeRobot's names in one
+/// file. `base` holds the trained tensors afterwards. @throws as load_head() and the above
+MergeReport merge_head(Policy& base, const std::filesystem::path& head_file, const std::filesystem::path& output);
 
 }  // namespace thaw
