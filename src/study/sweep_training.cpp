@@ -17,6 +17,9 @@ class WithoutFirstEvaluation final : public TrainTask {
   explicit WithoutFirstEvaluation(TrainTask& task) : task_(task) {}
 
   [[nodiscard]] at::Tensor loss(const MicroStep& micro_step) override { return task_.loss(micro_step); }
+  [[nodiscard]] bool is_in_two_parts() const override { return task_.is_in_two_parts(); }
+  [[nodiscard]] StepInputs prepare(const MicroStep& micro_step) override { return task_.prepare(micro_step); }
+  [[nodiscard]] at::Tensor loss_of(StepInputs inputs) override { return task_.loss_of(std::move(inputs)); }
   [[nodiscard]] std::vector<std::int64_t> last_samples() const override { return task_.last_samples(); }
   [[nodiscard]] std::optional<EvaluationResult> evaluate(std::int64_t step) override {
     return step == 0 ? std::nullopt : task_.evaluate(step);
