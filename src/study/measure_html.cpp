@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "report_html_impl.h"
 #include "thaw/study/measures.h"
 
 namespace thaw {
@@ -22,29 +23,6 @@ svg{max-width:100%;height:auto;display:block}svg text{fill:CanvasText;font:11px 
 td,th{padding:.15rem .6rem;text-align:right;border-bottom:1px solid GrayText}
 .bar{fill:#2f7fb8}
 )";
-
-std::string escaped(const std::string& text) {
-  std::string result;
-  for (const char letter : text) {
-    switch (letter) {
-      case '&':
-        result += "&amp;";
-        break;
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += letter;
-    }
-  }
-  return result;
-}
 
 /// 0 dark blue … 1 yellow, through green: brightness rises evenly, so that it reads without colour too.
 std::string colour(double share) {

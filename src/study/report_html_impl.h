@@ -1,4 +1,4 @@
-// Text and numbers as they stand in the report.
+// Text and numbers as they stand in pages.
 #pragma once
 
 #include <cstdint>
