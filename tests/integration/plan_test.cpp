@@ -161,7 +161,7 @@ TEST(PlanCommand, WhatItCannotUseEndsWithOneMessageAndCodeTwo) {
       {{"--memory", "nanGB"}, "--memory"},
       {{"--cache", "everything"}, "none, auto, vision, hidden or kv"},
       {{"--cache", "kv", "--freeze", "language=2"}, "kv"},
-      {{"--cache-storage", "int4"}, "exact, bf16 or int8"},
+      {{"--cache-storage", "int4"}, "exact (or fp32), bf16 or int8"},
       {{"--batch-size", "0"}, "batch_size"},
       {{"--draws", "0"}, "draws"},
       {{"--precision", "fp8"}, "fp8"},
