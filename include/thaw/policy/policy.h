@@ -102,7 +102,8 @@ class Policy {
                                   std::int64_t draws = 1) const = 0;
   /// Adds what the suffix stages read for a training forward: noisy actions and time.
   virtual void add_draw(PrefixState& state, const Batch& batch, const Draw& draw) const = 0;
-  /// The training loss from the state the last stage left, the mean over the draws. float32, a scalar or (B).
+  /// The training loss from the state the last stage left, the mean over the draws. float32, a scalar or (B). Of
+  /// `batch` it reads what begins with "action" alone, on the device: a recorded step is given nothing else.
   [[nodiscard]] virtual at::Tensor loss(const PrefixState& state, const Batch& batch, const Draw& draw,
                                         Reduction reduction) const = 0;
   /// Sampled action chunk, still normalised: (B, T, D) float32. Runs without grad. `noise` is (B, T, A) float32.
