@@ -103,10 +103,22 @@ def predict(model: str, policy, batch, noise):
     return policy.predict_action_chunk(batch)
 
 
-def thaw_chunk(a, frame):
-    command = [a.thaw, "sample", "--policy", a.checkpoint, "--tokenizer", a.tokenizer, "--dataset", a.dataset,
+def thaw_chunk(a, policy, frame):
+    """What thaw samples for a frame; `policy` are the flags that name the policy."""
+    command = [a.thaw, "sample", *policy, "--tokenizer", a.tokenizer, "--dataset", a.dataset,
                "--index", str(frame), "--allow-missing-cameras", "--json"]
     return json.loads(subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout)
+
+
+def noise_of(mine):
+    """The initial noise that thaw drew, (1, T, A)."""
+    return torch.tensor(mine["noise"], dtype=torch.float32).unsqueeze(0)
+
+
+def frame_batch(raw):
+    """A dataset's frame as the batch of one that LeRobot's preprocessor takes."""
+    batch = {k: v.unsqueeze(0) for k, v in raw.items() if isinstance(v, torch.Tensor) and k.startswith("observation")}
+    return dict(batch, task=[raw["task"]])
 
 
 def main():
@@ -131,11 +143,8 @@ def main():
 
     worst = 0.0
     for frame in (int(f) for f in a.frames.split(",")):
-        mine = thaw_chunk(a, frame)
-        raw = dataset[frame]
-        batch = {k: v.unsqueeze(0) for k, v in raw.items() if isinstance(v, torch.Tensor) and k.startswith("observation")}
-        batch["task"] = [raw["task"]]
-        noise = torch.tensor(mine["noise"], dtype=torch.float32).unsqueeze(0)
+        mine = thaw_chunk(a, ["--policy", a.checkpoint], frame)
+        batch, noise = frame_batch(dataset[frame]), noise_of(mine)
         with torch.no_grad():
             actions = post(predict(model, policy, pre(batch), noise)).squeeze(0)
         difference = (actions - torch.tensor(mine["predicted"], dtype=actions.dtype)).abs().max().item()
