@@ -3,7 +3,8 @@
 
 Run by scripts/check-peft. The adapter folder (adapter_config.json, adapter_model.safetensors) is loaded by
 peft.PeftModel.from_pretrained on the base; a tensor that PEFT misses or does not know is an error here, where PEFT would warn or say
-nothing. thaw's actions come from `thaw sample --json`, as in check_lerobot.py:
+nothing. The policy configuration and the processors that lie in it, as LeRobot keeps them, are used. thaw's actions come from
+`thaw sample --json`, as in check_lerobot.py:
 
     check_peft.py --base FOLDER --adapter FOLDER --thaw BINARY --head RUN --tokenizer FOLDER --dataset FOLDER [--frames 0,1]
 
@@ -24,11 +25,16 @@ import torch
 from safetensors.torch import load_file
 
 
-def load_base(folder: Path):
-    """LeRobot's policy in float32, and its type."""
+def load_base(folder: Path, adapter: Path):
+    """LeRobot's policy in float32, with the configuration that lies beside the adapter, and its type."""
+    from lerobot.configs import PreTrainedConfig
+
     model = json.loads((folder / "config.json").read_text())["type"]
     policy = lerobot_side.smolvla_class(folder) if model == "smolvla" else lerobot_side.pi_class(model, folder)
-    return model, policy.from_pretrained(folder, strict=True).float().eval()
+    config = PreTrainedConfig.from_pretrained(adapter) if (adapter / "config.json").exists() else None
+    if config is not None and not config.use_peft:
+        sys.exit(f"{adapter}/config.json: use_peft is false, LeRobot would look for a whole model beside it")
+    return model, policy.from_pretrained(folder, config=config, strict=True).float().eval()
 
 
 def load_adapter(policy, folder: Path):
@@ -85,8 +91,8 @@ def check_frames(a, model, wrapped, worst):
     from lerobot.policies.factory import make_pre_post_processors
 
     lerobot_side.use_tokenizer(a.tokenizer)
-    config = wrapped.get_base_model().config
-    pre, post = make_pre_post_processors(config, pretrained_path=str(a.base))
+    processors = a.adapter if (a.adapter / "policy_preprocessor.json").exists() else a.base
+    pre, post = make_pre_post_processors(wrapped.get_base_model().config, pretrained_path=str(processors))
     dataset = LeRobotDataset(repo_id="local/check", root=a.dataset)
     for frame in (int(f) for f in a.frames.split(",")):
         mine = lerobot_side.thaw_chunk(a, ["--policy", a.base, "--head", a.head], frame)
@@ -116,7 +122,7 @@ def parse():
 
 def main():
     a = parse()
-    model, policy = load_base(a.base)
+    model, policy = load_base(a.base, a.adapter)
     wrapped = load_adapter(policy, a.adapter)
     worst = Worst()
     (check_files if a.inputs else check_frames)(a, model, wrapped, worst)
