@@ -3,8 +3,8 @@
 
     python generate_lora.py --out DIR [--threads N] [--compare OTHER]
 
-Writes DIR/linear, DIR/smolvla, DIR/pi0 and DIR/meta.json; see lora/README.md for the list of keys. The bases are
-smolvla_tiny/ and pi0_tiny/ of generate.py: their weights and inputs are read, not copied. float32 on CPU (but for the
+Writes DIR/linear, DIR/smolvla, DIR/pi0, DIR/pi05 and DIR/meta.json; see lora/README.md for the list of keys. The bases are
+smolvla_tiny/, pi0_tiny/ and pi05_tiny/ of generate.py: their weights and inputs are read, not copied. float32 on CPU (but for the
 cases with a bfloat16 weight), deterministic, one thread unless asked otherwise: running it again on the same machine
 gives the same bytes. --compare prints how far OTHER, another run's output, is from what was written; with --threads 2
 or ATEN_CPU_CAPABILITY=default in the environment that is the rounding noise of the reference.
@@ -103,8 +103,9 @@ def smolvla(stack, block, linear):
     return f"model.vlm_with_expert.{layers}.{block}.{linear}"
 
 
-def pi0(stack, block, linear):
-    layers = {"language": "paligemma.model.language_model.layers", "expert": "gemma_expert.model.layers"}[stack]
+def pi(stack, block, linear):
+    layers = {"language": "paligemma.model.language_model.layers", "expert": "gemma_expert.model.layers",
+              "vision": "paligemma.model.vision_tower.vision_model.encoder.layers"}[stack]
     return f"model.paligemma_with_expert.{layers}.{block}.{linear}"
 
 
@@ -132,13 +133,25 @@ WITH_A_BIAS = {
     "model.action_time_mlp_in": (4, 6),
 }
 PI0_LINEARS = {
-    pi0("language", 0, "self_attn.q_proj"): (4, 6),
-    pi0("language", 1, "mlp.down_proj"): (8, 5),
-    pi0("language", 3, "self_attn.v_proj"): (4, 6),
-    pi0("expert", 0, "self_attn.q_proj"): (2, 6),
-    pi0("expert", 0, "self_attn.k_proj"): (4, 6),
-    pi0("expert", 3, "self_attn.o_proj"): (4, 3),
-    pi0("expert", 3, "mlp.gate_proj"): (4, 6),
+    pi("language", 0, "self_attn.q_proj"): (4, 6),
+    pi("language", 1, "mlp.down_proj"): (8, 5),
+    pi("language", 3, "self_attn.v_proj"): (4, 6),
+    pi("expert", 0, "self_attn.q_proj"): (2, 6),
+    pi("expert", 0, "self_attn.k_proj"): (4, 6),
+    pi("expert", 3, "self_attn.o_proj"): (4, 3),
+    pi("expert", 3, "mlp.gate_proj"): (4, 6),
+}
+PI_VISION = {
+    pi("vision", 0, "self_attn.out_proj"): (4, 6),
+    pi("vision", 1, "mlp.fc2"): (2, 6),
+    "model.paligemma_with_expert.paligemma.model.multi_modal_projector.linear": (4, 6),
+}
+PI0_WITH_A_BIAS = PI_VISION | {"model.state_proj": (4, 6), "model.action_time_mlp_out": (4, 6)}
+PI05_WITH_A_BIAS = PI_VISION | {
+    pi("expert", 0, "input_layernorm.dense"): (4, 6),
+    pi("expert", 3, "post_attention_layernorm.dense"): (2, 6),
+    "model.paligemma_with_expert.gemma_expert.model.norm.dense": (4, 6),
+    "model.time_mlp_in": (4, 6),
 }
 
 # Folder -> model, linears (None: LeRobot's own choice), options of LoraConfig.
@@ -152,6 +165,8 @@ SETS = {
         "smolvla", NOT_IN_THE_LAST_BLOCK, {"modules_to_save": [smolvla("expert", 3, "")[:-1]]}),
     "smolvla/lerobot": ("smolvla", None, {"r": 4, "lora_alpha": 8}),
     "pi0/lora": ("pi0", PI0_LINEARS, {}),
+    "pi0/dora_bias": ("pi0", PI0_WITH_A_BIAS, {"use_dora": True}),
+    "pi05/dora_bias": ("pi05", PI05_WITH_A_BIAS, {"use_dora": True}),
 }
 
 
