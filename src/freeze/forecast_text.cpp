@@ -75,11 +75,12 @@ std::string memory_lines(const MemoryPlan& memory) {
     return bytes > 0 ? fmt::format("  {:<34}  {:>10}\n", name, byte_size(bytes)) : std::string();
   };
   return line("frozen weights", memory.frozen_weights) + line("trainable weights", memory.trainable_weights) +
-         line("weights that leave memory", memory.released_weights) + line("gradients", memory.gradients) +
+         line("weights that leave memory", memory.released_weights) +
+         line("copies in the compute type", memory.copies) + line("gradients", memory.gradients) +
          line("AdamW's moments", memory.moments) + line("moving average", memory.ema) +
-         line("cache in memory", memory.cache) + line("inputs of a batch", memory.inputs) +
-         line("prefix of a batch", memory.prefix) + line("activations kept for backward", memory.activations) +
-         line("workspace of a stage", memory.workspace) +
+         line("cache in memory", memory.cache) + line("pictures read ahead", memory.pictures) +
+         line("inputs of a batch", memory.inputs) + line("prefix of a batch", memory.prefix) +
+         line("activations kept for backward", memory.activations) + line("workspace of a stage", memory.workspace) +
          fmt::format("  {:<34}  {:>10}  in the phase '{}'{}\n", "peak above the program's own", byte_size(memory.peak),
                      memory_phase_name(memory.peak_phase),
                      memory.peak_stage.empty() ? "" : fmt::format(", stage {}", memory.peak_stage));

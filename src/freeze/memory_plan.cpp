@@ -60,6 +60,9 @@ class Walk {
         first_grad_(std::max(plan.boundary, cut.stage)),
         chunked_(std::min(plan.boundary, first_draw_stage(layout))) {
     for (const PlannedParameter& parameter : plan.parameters) parameters_.emplace(parameter.name, &parameter);
+    for (const ParameterInfo& parameter : layout.parameters) {
+      if (is_multiplied(parameter)) multiplied_.insert(parameter.name);
+    }
     memory_.stages.resize(layout.line.size());
     for (std::size_t i = 0; i < layout.line.size(); ++i) memory_.stages[i].name = layout.line[i].name;
   }
@@ -88,15 +91,17 @@ class Walk {
     memory_.peak_stage = stage;
   }
 
+  /// Rows of an embedding are looked up as they are.
+  [[nodiscard]] static bool is_multiplied(const ParameterInfo& parameter) {
+    const std::vector<std::string>& groups = parameter.groups;
+    return parameter.shape.size() >= 2 && std::find(groups.begin(), groups.end(), "embeddings") == groups.end();
+  }
+
   [[nodiscard]] bool trains(const std::string& name) const {
     return parameters_.at(name)->parameter_class == ParameterClass::trainable;
   }
 
-  /// A filled cache leaves only what stages behind the cut use.
-  [[nodiscard]] bool is_held(const std::string& name) const {
-    return cut_.stage == 0 || used_behind_cut_.contains(name);
-  }
-
+  /// What no stage uses that is left to run is given up after loading.
   void measure_weights() {
     for (std::size_t i = cut_.stage; i < layout_.line.size(); ++i) {
       used_behind_cut_.insert(layout_.line[i].parameters.begin(), layout_.line[i].parameters.end());
@@ -112,7 +117,7 @@ class Walk {
       }
       const bool is_matrix = parameter.shape.size() >= 2;
       const double bytes = elements * (is_matrix ? element_bytes(options_.compute) : kFloatBytes);
-      (is_held(parameter.name) ? memory_.frozen_weights : memory_.released_weights) += bytes;
+      (used_behind_cut_.contains(parameter.name) ? memory_.frozen_weights : memory_.released_weights) += bytes;
     }
     memory_.gradients = memory_.trainable_weights;
     memory_.moments = 2.0 * memory_.trainable_weights;
@@ -136,12 +141,14 @@ class Walk {
     const auto is_image = [this](const std::string& key) {
       return std::find(layout_.image_inputs.begin(), layout_.image_inputs.end(), key) != layout_.image_inputs.end();
     };
+    const double ahead = batch_ * static_cast<double>(options_.batches_ahead);
     for (const std::string& key : from_outside) {
+      if (is_image(key)) memory_.pictures += ahead * keys_.at(key).bytes();
       const bool by_chunk = is_image(key) && in_chunks(0);
       (by_chunk ? images_of_chunk_ : memory_.inputs) +=
           samples_at(by_chunk ? 0 : first_grad_) * keys_.bytes(key, shape_.draws);
     }
-    held_ = memory_.resident() + memory_.inputs + options_.cache_bytes;
+    held_ = memory_.resident() + memory_.pictures + memory_.inputs + options_.cache_bytes;
     // Micro-batches after the first find the gradients of those before them.
     if (shape_.accumulation > 1) held_ += memory_.gradients;
   }
@@ -186,7 +193,8 @@ class Walk {
       StageMemory& memory = memory_.stages[i];
       memory.keys = samples * written;
       memory.workspace = samples * scale() * stage.bytes.workspace.at(shape_.draws);
-      memory_.workspace = std::max(memory_.workspace, memory.workspace);
+      prefix_workspace_ = std::max(prefix_workspace_, memory.workspace);
+      memory_.workspace = prefix_workspace_;
       const double finished = (batch_ - samples) * kept(at_boundary);
       const double images = in_chunks(i) ? images_of_chunk_ : 0.0;
       note(MemoryPhase::frozen_prefix, stage.name,
@@ -207,6 +215,21 @@ class Walk {
       if (needed) bytes += saved.bytes.at(shape_.draws);
     }
     return batch_ * scale() * bytes;
+  }
+
+  /// Of a matrix that autocast copies into the compute type, when it trains: 0 for any other parameter.
+  [[nodiscard]] double copy_bytes(const std::string& name) const {
+    if (!is_short(options_.compute) || !trains(name) || !multiplied_.contains(name)) return 0.0;
+    return element_bytes(options_.compute) * static_cast<double>(parameters_.at(name)->numel());
+  }
+
+  /// Copies that `stage` is the first to need. They live until backward has passed it.
+  double new_copies(const StageInfo& stage) {
+    double bytes = 0;
+    for (const std::string& name : stage.parameters) {
+      if (copied_.insert(name).second) bytes += copy_bytes(name);
+    }
+    return bytes;
   }
 
   /// The state holds every key until the forward pass is over; a version that is replaced lives on when backward reads
@@ -234,7 +257,9 @@ class Walk {
         backward_reads.erase(key);
         state[key] = size;
       }
-      note(MemoryPhase::forward, stage.name, held_ + held + memory.keys + std::max(memory.workspace, memory.saved));
+      memory_.copies += new_copies(stage);
+      note(MemoryPhase::forward, stage.name,
+           held_ + memory_.copies + held + memory.keys + std::max(memory.workspace, memory.saved));
       held += memory.keys + memory.saved - replaced;
       memory_.workspace = std::max(memory_.workspace, memory.workspace);
     }
@@ -243,24 +268,33 @@ class Walk {
 
   /// At the last stage that backward walks all gradients are there, and the room of the activations before it is not
   /// yet free for them: nodes of the graph, which live until the pass is over, lie between the blocks that were given
-  /// back, and a gradient is larger than what lies between two nodes.
+  /// back, and a gradient is larger than what lies between two nodes. The same holds for the copies that autocast made,
+  /// for gradients in the compute type that wait for those of another stage with the same weight, and for the workspace
+  /// of the frozen prefix, between whose parts lie the keys that it left.
   void run_backward() {
-    double passing = 0;
+    double passing = prefix_workspace_;
     double gradients = 0;
+    double waiting = 0;
+    std::set<std::string> waited;
     std::string last;
     std::set<std::string> seen;
     for (std::size_t i = layout_.line.size(); i-- > first_grad_;) {
       if (!plan_.line[i].backward_walks) continue;
       const StageInfo& stage = layout_.line[i];
       for (const std::string& name : stage.parameters) {
-        if (trains(name) && seen.insert(name).second) gradients += gradient_bytes(name);
+        if (!trains(name)) continue;
+        if (seen.insert(name).second) {
+          gradients += gradient_bytes(name);
+        } else if (waited.insert(name).second) {
+          waiting += copy_bytes(name);
+        }
       }
       const double again = shape_.checkpoint_activations ? saved_by(stage) : 0.0;
       passing = std::max(passing, memory_.stages[i].workspace + again);
       last = stage.name;
     }
     const double found_before = shape_.accumulation > 1 ? 0.0 : gradients;
-    note(MemoryPhase::backward, last, held_ + memory_.activations + found_before + passing);
+    note(MemoryPhase::backward, last, held_ + memory_.activations + memory_.copies + found_before + waiting + passing);
   }
 
   [[nodiscard]] double gradient_bytes(const std::string& name) const {
@@ -278,9 +312,12 @@ class Walk {
   std::size_t chunked_;  ///< stages before it may go through by chunks
   std::unordered_map<std::string, const PlannedParameter*> parameters_;
   std::set<std::string> used_behind_cut_;
+  std::set<std::string> multiplied_;
+  std::set<std::string> copied_;
   std::set<std::string> made_;
   double held_ = 0;
   double images_of_chunk_ = 0;
+  double prefix_workspace_ = 0;
   MemoryPlan memory_;
 };
 
@@ -343,10 +380,12 @@ Json MemoryPlan::to_json() const {
             {"frozen_weights", frozen_weights},
             {"trainable_weights", trainable_weights},
             {"released_weights", released_weights},
+            {"copies", copies},
             {"gradients", gradients},
             {"moments", moments},
             {"ema", ema},
             {"cache", cache},
+            {"pictures", pictures},
             {"inputs", inputs},
             {"prefix", prefix},
             {"activations", activations},

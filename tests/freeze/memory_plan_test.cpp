@@ -26,21 +26,46 @@ MemoryPlan memory_of(const std::string& rules, CacheCut cut, const StepShape& sh
 TEST(MemoryPlan, WeightsGradientsMomentsAndAveragesAreCountedByElement) {
   const MemoryPlan memory = memory_of("", CacheCut::none, {.batch_size = 1}, {.ema = true});
   EXPECT_EQ(memory.trainable_weights, 4 * 32);
-  EXPECT_EQ(memory.frozen_weights, 4 * (3 * 16 + 8)) << "what no stage uses is held as well";
+  EXPECT_EQ(memory.frozen_weights, 4 * (3 * 16));
+  EXPECT_EQ(memory.released_weights, 4 * 8) << "what no stage uses";
   EXPECT_EQ(memory.gradients, 4 * 32);
   EXPECT_EQ(memory.moments, 8 * 32);
   EXPECT_EQ(memory.ema, 4 * 32);
-  EXPECT_EQ(memory.resident(), 4 * 56 + 4 * 32 + 8 * 32 + 4 * 32);
+  EXPECT_EQ(memory.resident(), 4 * 48 + 4 * 32 + 8 * 32 + 4 * 32);
 }
 
 TEST(MemoryPlan, FrozenMatricesTakeTheComputeTypeAndWhatTrainsStaysFloat32) {
   const MemoryPlan memory = memory_of("", CacheCut::none, {.batch_size = 1}, {.compute = at::kBFloat16});
-  EXPECT_EQ(memory.frozen_weights, 2 * 56);
+  EXPECT_EQ(memory.frozen_weights, 2 * 48);
   EXPECT_EQ(memory.trainable_weights, 4 * 32);
 }
 
+TEST(MemoryPlan, MatricesThatTrainAreCopiedIntoAShortComputeTypeForAStep) {
+  EXPECT_EQ(memory_of("", CacheCut::none, {}).copies, 0);
+  const MemoryPlan half = memory_of("", CacheCut::kv, {}, {.compute = at::kBFloat16});
+  EXPECT_EQ(half.copies, 2 * 32);
+  // weights and moments, noise, activations, copies, gradients, workspace of a head block
+  EXPECT_EQ(half.peak, (128 + 256) + half.inputs + half.activations + 64 + 128 + 8 * 20);
+  ModelLayout layout = sized_layout();
+  for (ParameterInfo& parameter : layout.parameters) {
+    if (parameter.name == "head.1.weight") parameter.groups = {"embeddings"};
+  }
+  const FreezePlan plan = plan_of(layout, "");
+  EXPECT_EQ(plan_memory(layout, plan, {}, {}, {.compute = at::kBFloat16}).copies, 2 * 16) << "rows are looked up";
+}
+
+TEST(MemoryPlan, AGradientInAShortTypeWaitsForThatOfAnotherStageWithTheSameWeight) {
+  const auto peak = [](const ModelLayout& layout, at::ScalarType compute) {
+    const FreezePlan plan = plan_of(layout, "");
+    return plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::kv), {}, {.compute = compute}).peak;
+  };
+  ModelLayout shared = sized_layout();
+  shared.line.back().parameters.push_back("head.0.weight");
+  EXPECT_EQ(peak(shared, at::kBFloat16) - peak(sized_layout(), at::kBFloat16), 2 * 16);
+  EXPECT_EQ(peak(shared, at::kFloat), peak(sized_layout(), at::kFloat)) << "there they are added where they are";
+}
+
 TEST(MemoryPlan, AFilledCacheLeavesOnlyTheWeightsThatStagesBehindItsCutUse) {
-  EXPECT_EQ(memory_of("", CacheCut::none, {}).released_weights, 0);
   const MemoryPlan vision = memory_of("", CacheCut::vision, {});
   EXPECT_EQ(vision.released_weights, 4 * (32 + 8)) << "the tower, and what no stage uses";
   EXPECT_EQ(vision.frozen_weights, 4 * 16);
@@ -58,6 +83,28 @@ TEST(MemoryPlan, InputsAreWhatComesFromOutsideAndIsReadBehindTheCut) {
   EXPECT_EQ(memory_of("tower=all", CacheCut::none, {.batch_size = 2, .draws = 3}).inputs,
             2 * (48 * 4 + 4 * 8 + 3 * 4 * 4));
   EXPECT_EQ(memory_of("", CacheCut::kv, {.batch_size = 2, .draws = 3}).inputs, 2 * 3 * 4 * 4);
+}
+
+TEST(MemoryPlan, PicturesAreReadAheadWhereAStageThatRunsReadsThem) {
+  EXPECT_EQ(memory_of("", CacheCut::none, {.batch_size = 2}).pictures, 3 * 2 * 48 * 4);
+  EXPECT_EQ(memory_of("", CacheCut::none, {.batch_size = 2}, {.compute = at::kBFloat16}).pictures, 3 * 2 * 48 * 4)
+      << "pictures are float32";
+  EXPECT_EQ(memory_of("", CacheCut::vision, {.batch_size = 2}).pictures, 0);
+  const auto peak = [](std::int64_t ahead) {
+    return memory_of("", CacheCut::none, {.batch_size = 2}, {.batches_ahead = ahead}).peak;
+  };
+  EXPECT_EQ(peak(5) - peak(1), 4 * 2 * 48 * 4);
+}
+
+TEST(MemoryPlan, TheWorkspaceOfTheFrozenPrefixIsNotFreeForGradients) {
+  ModelLayout layout = sized_layout();
+  const FreezePlan plan = plan_of(layout, "");
+  const auto peak = [&](double workspace) {
+    layout.line[2].bytes.workspace = {.fixed = workspace};
+    return plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::vision), {.batch_size = 1}, {}).peak;
+  };
+  EXPECT_EQ(peak(40), peak(20)) << "a head block takes 40";
+  EXPECT_EQ(peak(90), peak(20) + 50);
 }
 
 TEST(MemoryPlan, WhatACacheHoldsInMemoryIsAddedToEveryPhase) {
@@ -108,8 +155,8 @@ TEST(MemoryPlan, ThePeakIsSaidWithItsPhase) {
   const MemoryPlan small = memory_of("", CacheCut::none, {.batch_size = 1});
   EXPECT_EQ(memory_phase_name(small.peak_phase), "frozen prefix");
   EXPECT_EQ(small.peak_stage, "tower.1");
-  // weights and moments, inputs of the sample, hidden before and after, workspace
-  EXPECT_EQ(small.peak, 4 * 56 + 4 * 32 + 8 * 32 + (48 * 4 + 4 * 8 + 4 * 4) + 2 * 64 + 200);
+  // weights and moments, pictures ahead, inputs of the sample, hidden before and after, workspace
+  EXPECT_EQ(small.peak, 4 * 48 + 4 * 32 + 8 * 32 + 3 * 48 * 4 + (48 * 4 + 4 * 8 + 4 * 4) + 2 * 64 + 200);
   const MemoryPlan cached = memory_of("", CacheCut::kv, {.batch_size = 1});
   EXPECT_EQ(memory_phase_name(cached.peak_phase), "backward");
   EXPECT_EQ(cached.peak_stage, "head.0");

@@ -21,6 +21,7 @@ struct MemoryOptions {
   at::ScalarType compute = at::kFloat;  ///< of frozen matrices and of activations (float32, bfloat16, half)
   bool ema = false;                     ///< a moving average of what trains
   double cache_bytes = 0.0;             ///< of entries that a prefix cache holds in memory
+  std::int64_t batches_ahead = 3;       ///< whose pictures are in memory: the loader's two, and the one that is used
 };
 
 /// When in a run the most is held.
@@ -34,16 +35,18 @@ struct StageMemory {
   double workspace = 0.0;  ///< lives while it runs
 };
 
-/// Bytes. The peak is above what the process held before the policy was loaded; library code and its threads are not
-/// in it.
+/// Bytes, of a policy that was loaded from a folder. The peak is above what the process held before that; library code
+/// and its threads are not in it.
 struct MemoryPlan {
-  double frozen_weights = 0.0;     ///< in the compute dtype, dead ones among them
+  double frozen_weights = 0.0;     ///< in the compute dtype
   double trainable_weights = 0.0;  ///< float32 masters
-  double released_weights = 0.0;   ///< that no stage behind a filled cache's cut uses: not held after loading
+  double released_weights = 0.0;  ///< that no stage uses, or none behind a filled cache's cut: held while loading alone
+  double copies = 0.0;            ///< of matrices that train, in a shorter compute dtype: autocast makes them in a step
   double gradients = 0.0;
   double moments = 0.0;
   double ema = 0.0;
   double cache = 0.0;        ///< entries that a prefix cache holds in memory
+  double pictures = 0.0;     ///< of batches that are read ahead, float32, where stages read any
   double inputs = 0.0;       ///< what begin() and add_draw() make of a batch, images that go by chunks apart
   double prefix = 0.0;       ///< what lives at the gradient boundary, for a batch
   double activations = 0.0;  ///< after the forward pass: the keys in the state, and what autograd keeps beside them
