@@ -5,7 +5,8 @@ namespace thaw::nn {
 
 /// While it lives, float32 weights on the CPU that this thread multiplies with outside a graph are laid out for the
 /// product once and used so again: for code that goes through the same weights several times, like denoising. It holds
-/// a second copy of them. Nothing may write to the weights meanwhile. Scopes may nest; the outermost one counts.
+/// a second copy of them. Nothing may write to the weights meanwhile. Scopes may nest; the outermost one counts: hold
+/// one around a loop that samples chunk after chunk, and no chunk lays them out again.
 class PackedWeights {
  public:
   PackedWeights();
