@@ -31,7 +31,9 @@ StageBytes decoder_bytes(const DecoderSizes& sizes, const std::string& block) {
   if (sizes.gated_residuals) bytes.saved = bytes.saved + 2.0 * hidden;
   bytes.saved_for = {{hidden, after_norm},
                      {query, weights(block, {"self_attn.o_proj"})},
-                     {hidden, weights(block, {"mlp.gate_proj", "mlp.up_proj"})}};
+                     {hidden, weights(block, {"mlp.gate_proj", "mlp.up_proj"})},
+                     // made again for the weight's gradient, but kept for an adapter's (policy/adapters.h)
+                     {inner, {block + ".mlp.down_proj.lora_A.weight"}}};
   const DrawBytes attention = hidden + 2.0 * query + seen + 2.0 * probabilities + sizes.mask;
   const DrawBytes mlp = 3.0 * hidden + 2.0 * query + seen + 4.0 * inner;
   const bool attention_is_larger = attention.at(1) > mlp.at(1);

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <torch/nn/module.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -8,7 +9,10 @@
 #include "flow_policy_impl.h"
 #include "line_parts_impl.h"
 #include "thaw/core/error.h"
+#include "thaw/core/files.h"
+#include "thaw/nn/linear.h"
 #include "thaw/nn/packed_weights.h"
+#include "thaw/policy/adapters.h"
 #include "thaw/policy/run.h"
 #include "thaw/tensor/random.h"
 
@@ -37,6 +41,14 @@ float flow_time(const FlowTime& time, double uniform) {
 
 }  // namespace
 
+nn::ParameterMap network_parameters(const ModelLayout& layout, const torch::nn::Module& module) {
+  nn::ParameterMap parameters = module.named_parameters();
+  for (const Adapter& adapter : layout.adapters) {
+    parameters.insert(nn::low_rank_scale_name(adapter.linear), at::scalar_tensor(adapter.scale(), at::kDouble));
+  }
+  return parameters;
+}
+
 FlowPolicy::FlowPolicy(FlowParts parts)
     : layout_(std::move(parts.layout)),
       module_(std::move(parts.module)),
@@ -47,6 +59,7 @@ FlowPolicy::FlowPolicy(FlowParts parts)
   preprocessor_ = std::move(parts.preprocessor);
   postprocessor_ = std::move(parts.postprocessor);
   source_ = std::move(parts.source);
+  for (std::size_t i = 0; i < line_.size(); ++i) line_[i].info = layout_.line.at(i);
   auto parameters = module_->named_parameters();
   for (const ParameterInfo& info : layout_.parameters) {
     parameters[info.name].set_requires_grad(info.trainable_by_default);
@@ -130,7 +143,20 @@ at::Tensor FlowPolicy::sample_from(PrefixState state, const at::Tensor& noise) c
 std::map<std::string, at::Tensor> FlowPolicy::read_again(std::span<const std::string> names) const {
   std::vector<ParameterInfo> wanted;
   for (const std::string& name : names) wanted.push_back(layout_.parameter(name));
-  return models::read_again(source_, layout_.parameters, std::move(wanted), rename());
+  std::vector<ParameterInfo> table;
+  std::copy_if(layout_.parameters.begin(), layout_.parameters.end(), std::back_inserter(table),
+               [](const ParameterInfo& info) { return !is_adapter_parameter(info.name); });
+  return models::read_again(source_, table, std::move(wanted), rename());
+}
+
+void FlowPolicy::save_pretrained(const std::filesystem::path& folder) const {
+  write_text_atomic(folder / "config.json", config_json().dump(4));
+  if (const Json backbone = backbone_json(); !backbone.is_null()) {
+    write_text_atomic(folder / "vlm_config.json", backbone.dump(2));
+  }
+  write_weights(folder, layout_, *module_);
+  preprocessor_.save(folder);
+  postprocessor_.save(folder);
 }
 
 }  // namespace thaw::models

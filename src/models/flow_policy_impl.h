@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "thaw/nn/parameter_tree.h"
 #include "thaw/policy/policy.h"
 #include "thaw/tensor/safetensors.h"
 #include "weights_impl.h"
@@ -35,6 +36,9 @@ struct FlowKeys {
   std::string velocity;       ///< (B, K · T, A), the line's output
   std::string batch_like;     ///< any key alive at first_draw_stage() whose batch tells B
 };
+
+/// The module's parameters with what nn::find_linear looks up beside them: the scales of the layout's adapters.
+[[nodiscard]] nn::ParameterMap network_parameters(const ModelLayout& layout, const torch::nn::Module& module);
 
 /// What a policy is assembled from.
 struct FlowParts {
@@ -69,8 +73,11 @@ class FlowPolicy : public Policy {
   [[nodiscard]] at::Tensor sample(const Batch& batch, const at::Tensor& noise) const override;
   [[nodiscard]] at::Tensor sample_from(PrefixState prefix, const at::Tensor& noise) const override;
   [[nodiscard]] std::map<std::string, at::Tensor> read_again(std::span<const std::string> names) const override;
+  void save_pretrained(const std::filesystem::path& folder) const override;
 
  protected:
+  /// What vlm_config.json says; null when the configuration alone tells the sizes.
+  [[nodiscard]] virtual Json backbone_json() const = 0;
   /// How names of the file it was loaded from are read; empty: as they are.
   [[nodiscard]] virtual Rename rename() const { return {}; }
   /// The batch's action chunks as the network learns them, (B, T, A) float32.

@@ -9,6 +9,7 @@
 #include "thaw/core/error.h"
 #include "thaw/core/log.h"
 #include "thaw/core/names.h"
+#include "thaw/policy/adapters.h"
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/random.h"
 #include "weights_impl.h"
@@ -247,11 +248,21 @@ std::vector<NamedTensor> random_weights(const std::vector<ParameterInfo>& table,
   return weights;
 }
 
-void write_weights(const fs::path& folder, const torch::nn::Module& module) {
-  std::vector<NamedTensor> tensors;
+void write_weights(const fs::path& folder, const ModelLayout& layout, const torch::nn::Module& module) {
+  std::map<std::string, at::Tensor> adapters;
+  std::map<std::string, at::Tensor> weights;
+  std::vector<std::string> order;
   for (const auto& parameter : module.named_parameters()) {
-    tensors.push_back({.name = parameter.key(), .tensor = parameter.value().detach()});
+    const bool adapts = is_adapter_parameter(parameter.key());
+    (adapts ? adapters : weights)[parameter.key()] = parameter.value().detach();
+    if (!adapts) order.push_back(parameter.key());
   }
+  for (const Adapter& adapter : layout.adapters) {
+    at::Tensor& weight = weights.at(adapter.linear + ".weight");
+    weight = merged_weight(weight, adapter, adapters);
+  }
+  std::vector<NamedTensor> tensors;
+  for (const std::string& name : order) tensors.push_back({.name = name, .tensor = weights.at(name)});
   write_safetensors(folder / kWeightsFile, tensors, {{"format", "pt"}});
 }
 

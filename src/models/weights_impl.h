@@ -63,7 +63,7 @@ void take_dtypes(const WeightsFile& file, const WeightsIndex& index, std::vector
 [[nodiscard]] std::vector<NamedTensor> random_weights(const std::vector<ParameterInfo>& table, std::uint64_t seed,
                                                       const std::function<bool(const std::string&)>& is_offset = {});
 
-/// Writes the module's parameters as <folder>/model.safetensors.
-void write_weights(const std::filesystem::path& folder, const torch::nn::Module& module);
+/// Writes the module's parameters as <folder>/model.safetensors, adapters merged into the weights of their layers.
+void write_weights(const std::filesystem::path& folder, const ModelLayout& layout, const torch::nn::Module& module);
 
 }  // namespace thaw::models

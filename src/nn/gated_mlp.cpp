@@ -58,10 +58,35 @@ class GatedProduct : public torch::autograd::Function<GatedProduct> {
   }
 };
 
+/// activation(gate) · up as one node that keeps its two inputs: what a low-rank update of the layers around it leaves
+/// of GatedProduct.
+class ActivatedProduct : public torch::autograd::Function<ActivatedProduct> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& gate, const at::Tensor& up,
+                            GateActivation activation) {
+    context->save_for_backward({gate, up});
+    context->saved_data["activation"] = static_cast<std::int64_t>(activation);
+    return activated(gate, activation).mul_(up);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    const torch::autograd::variable_list saved = context->get_saved_variables();
+    const auto activation = static_cast<GateActivation>(context->saved_data["activation"].toInt());
+    const at::Tensor& gradient = gradients.at(0);
+    const at::Tensor of_gate = activated_backward(gradient * saved.at(1), saved.at(0), activation);
+    return {of_gate, activated(saved.at(0), activation).mul_(gradient), at::Tensor()};
+  }
+};
+
+bool has_low_rank(const GatedMlp& mlp) {
+  return mlp.gate.low_rank.defined() || mlp.up.low_rank.defined() || mlp.down.low_rank.defined();
+}
+
 bool is_one_node(const at::Tensor& x, const GatedMlp& mlp) {
   const std::array<const Linear*, 3> layers{&mlp.gate, &mlp.up, &mlp.down};
   const bool plain = std::all_of(layers.begin(), layers.end(), [&x](const Linear* layer) {
-    return !layer->bias.defined() && onednn::takes(x, layer->weight);
+    return !layer->bias.defined() && !layer->low_rank.defined() && onednn::takes(x, layer->weight);
   });
   const bool has_graph = x.requires_grad() || std::any_of(layers.begin(), layers.end(), [](const Linear* layer) {
                            return layer->weight.requires_grad();
@@ -80,6 +105,9 @@ GatedMlp find_gated_mlp(const ParameterMap& parameters, const std::string& prefi
 at::Tensor gated_mlp(const at::Tensor& x, const GatedMlp& mlp) {
   if (is_one_node(x, mlp)) {
     return GatedProduct::apply(x, mlp.gate.weight, mlp.up.weight, mlp.down.weight, mlp.activation);
+  }
+  if (has_low_rank(mlp) && at::GradMode::is_enabled() && !autocasts(x)) {
+    return linear(ActivatedProduct::apply(linear(x, mlp.gate), linear(x, mlp.up), mlp.activation), mlp.down);
   }
   const at::Tensor gate = mlp.activation == GateActivation::silu ? linear_silu(x, mlp.gate) : linear_gelu(x, mlp.gate);
   return linear(gate * linear(x, mlp.up), mlp.down);

@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "low_rank_impl.h"
 #include "product_impl.h"
 
 namespace thaw::nn {
@@ -42,9 +43,23 @@ bool needs_graph(const at::Tensor& x, const Linear& layer) {
   return at::GradMode::is_enabled() && (needs_graph(x) || needs_graph(layer.weight) || needs_graph(layer.bias));
 }
 
+/// x Wᵀ + b alone.
+at::Tensor plain_linear(const at::Tensor& x, const Linear& layer) {
+  if (autocasts(x)) return at::linear(x, layer.weight, layer.bias);
+  const at::ScalarType dtype = layer.weight.scalar_type();
+  // A bias that trains beside a frozen weight may be wider than it.
+  const at::Tensor bias = layer.bias.defined() ? layer.bias.to(dtype) : layer.bias;
+  const at::Tensor input = x.to(dtype);
+  if (!onednn::takes(input, layer.weight)) return at::linear(input, layer.weight, bias);
+  if (needs_graph(x, layer)) {
+    return Product::apply(input, layer.weight, bias.defined() ? std::optional(bias) : std::nullopt);
+  }
+  return onednn::linear(input, layer.weight, bias);
+}
+
 /// Whether a product may take what follows it along: nothing is kept for a backward pass, and oneDNN does it.
 bool may_fuse(const at::Tensor& x, const Linear& layer) {
-  return !autocasts(x) && !needs_graph(x, layer) && onednn::takes(x, layer.weight) &&
+  return !autocasts(x) && !layer.low_rank.defined() && !needs_graph(x, layer) && onednn::takes(x, layer.weight) &&
          (!layer.bias.defined() || layer.bias.scalar_type() == at::kFloat);
 }
 
@@ -59,20 +74,13 @@ at::Tensor cast_for(const at::Tensor& parameter, const at::Tensor& x) {
 Linear find_linear(const ParameterMap& parameters, const std::string& prefix) {
   Linear layer{.weight = find_parameter(parameters, prefix + ".weight")};
   if (const at::Tensor* bias = parameters.find(prefix + ".bias")) layer.bias = *bias;
+  layer.low_rank = find_low_rank(parameters, prefix);
   return layer;
 }
 
 at::Tensor linear(const at::Tensor& x, const Linear& layer) {
-  if (autocasts(x)) return at::linear(x, layer.weight, layer.bias);
-  const at::ScalarType dtype = layer.weight.scalar_type();
-  // A bias that trains beside a frozen weight may be wider than it.
-  const at::Tensor bias = layer.bias.defined() ? layer.bias.to(dtype) : layer.bias;
-  const at::Tensor input = x.to(dtype);
-  if (!onednn::takes(input, layer.weight)) return at::linear(input, layer.weight, bias);
-  if (needs_graph(x, layer)) {
-    return Product::apply(input, layer.weight, bias.defined() ? std::optional(bias) : std::nullopt);
-  }
-  return onednn::linear(input, layer.weight, bias);
+  const at::Tensor product = plain_linear(x, layer);
+  return layer.low_rank.defined() ? with_low_rank(x, layer, product) : product;
 }
 
 at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer) {

@@ -1,5 +1,6 @@
 #include "thaw/policy/layout.h"
 
+#include <cmath>
 #include <set>
 
 #include "thaw/core/error.h"
@@ -33,6 +34,11 @@ double KeyInfo::bytes() const { return static_cast<double>(elements) * static_ca
 double DrawBytes::at(std::int64_t draws) const {
   const auto k = static_cast<double>(draws);
   return fixed + per_draw * k + per_pair * k * k;
+}
+
+double Adapter::scale() const {
+  const auto size = static_cast<double>(rank);
+  return alpha / (rank_stabilised ? std::sqrt(size) : size);
 }
 
 const ParameterInfo& ModelLayout::parameter(const std::string& name) const {

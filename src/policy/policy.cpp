@@ -20,4 +20,10 @@ std::shared_ptr<Policy> Policy::without_blocks(const BlockLists& /*removed*/) co
                            .fix = "thaw cannot prune this type yet; freezing its blocks works."});
 }
 
+std::shared_ptr<Policy> Policy::with_adapters(std::span<const Adapter> /*adapters*/, std::uint64_t /*seed*/) const {
+  throw UsageError(Problem{.where = type(),
+                           .expected = "a type of policy that can have adapters on its linear layers",
+                           .fix = "Train whole blocks of this type instead."});
+}
+
 }  // namespace thaw

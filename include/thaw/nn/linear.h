@@ -12,16 +12,32 @@
 
 namespace thaw::nn {
 
-/// y = x Wᵀ + b. weight (out, in); bias (out) or undefined.
+/// A low-rank update of a linear layer: LoRA, or DoRA with a magnitude (policy/adapters.h). Undefined without one.
+struct LowRank {
+  at::Tensor a;          ///< (rank, in)
+  at::Tensor b;          ///< (out, rank)
+  at::Tensor magnitude;  ///< (out) or undefined
+  double scale = 1.0;
+
+  [[nodiscard]] bool defined() const { return a.defined(); }
+};
+
+/// y = x Wᵀ + b, and what `low_rank` adds. weight (out, in); bias (out) or undefined.
 struct Linear {
   at::Tensor weight;
   at::Tensor bias;
+  LowRank low_rank;
 };
 
-/// <prefix>.weight and, where there is one, <prefix>.bias. @throws UsageError when there is no such weight
+/// What find_linear looks up beside the parameters: a layer's LowRank::scale, as a float64 scalar.
+[[nodiscard]] std::string low_rank_scale_name(const std::string& prefix);
+
+/// <prefix>.weight and, where there are such, <prefix>.bias and <prefix>.lora_A.weight with what belongs to it.
+/// @throws UsageError when there is no such weight, or a part of the low-rank update is missing
 [[nodiscard]] Linear find_linear(const ParameterMap& parameters, const std::string& prefix);
 
-/// x (..., in) any floating dtype -> (..., out) in the weight's dtype (autocast's under autocast).
+/// x (..., in) any floating dtype -> (..., out) in the weight's dtype (autocast's under autocast). A low-rank update is
+/// computed in the dtype of its own tensors, as PEFT does.
 [[nodiscard]] at::Tensor linear(const at::Tensor& x, const Linear& layer);
 
 /// gelu(linear(x)), the tanh approximation; silu(linear(x)). One pass over the output where nothing is kept for a

@@ -19,8 +19,10 @@ struct ParameterInfo {
   at::ScalarType dtype = at::kFloat;
   std::string stack;                 ///< name of its block stack, or empty
   std::int64_t block = -1;           ///< index in that stack
-  std::vector<std::string> groups;   ///< of "norms", "biases", "embeddings", "projectors"
+  std::vector<std::string> groups;   ///< of "norms", "biases", "embeddings", "projectors", "adapters"
   bool trainable_by_default = true;  ///< what the model's own configuration says
+  /// Nobody reads what it makes, but as in the reference it takes part: its gradient is there and zero, and it decays.
+  bool unread = false;
 
   [[nodiscard]] std::int64_t numel() const;
 };
@@ -91,6 +93,19 @@ struct StageInfo {
   BlockStage block;  ///< the block that it computes, or none
 };
 
+/// A low-rank adapter beside a linear layer (policy/adapters.h).
+struct Adapter {
+  std::string linear;              ///< full name of the layer, up to and without ".weight"
+  std::int64_t rank = 16;          ///< in 1 .. min(in, out)
+  double alpha = 16.0;             ///< > 0
+  bool rank_stabilised = false;    ///< rsLoRA: alpha / sqrt(rank)
+  bool weight_decomposed = false;  ///< DoRA: with a magnitude for each output
+
+  /// What the update is multiplied by: alpha / rank, or alpha / sqrt(rank).
+  [[nodiscard]] double scale() const;
+  bool operator==(const Adapter&) const = default;
+};
+
 struct ModelLayout {
   std::string type;                       ///< "smolvla", or "module" for a user's module
   std::vector<ParameterInfo> parameters;  ///< in registration order (LeRobot's optimiser ids)
@@ -99,6 +114,7 @@ struct ModelLayout {
   std::string output_key;       ///< the key the loss is computed from
   std::vector<KeyInfo> keys;    ///< all that begin(), add_draw() and the stages write; empty where sizes are unknown
   std::vector<std::string> image_inputs;  ///< keys that begin() makes of images: what a cached prefix spares reading
+  std::vector<Adapter> adapters;          ///< whose parameters are among `parameters`
 
   /// @throws UsageError with the nearest names
   [[nodiscard]] const ParameterInfo& parameter(const std::string& name) const;

@@ -120,6 +120,12 @@ class Policy {
   /// check_removal (policy/removal.h)
   [[nodiscard]] virtual std::shared_ptr<Policy> without_blocks(const BlockLists& removed) const;
 
+  /// The same policy, sharing its weights, with fresh adapters on linear layers (policy/adapters.h): what it computes
+  /// does not change yet. What trains is decided by a freeze plan of the result, as always.
+  /// @throws UsageError when the policy type cannot have adapters (the default), or as thaw::with_adapters
+  [[nodiscard]] virtual std::shared_ptr<Policy> with_adapters(std::span<const Adapter> adapters,
+                                                              std::uint64_t seed) const;
+
   /// What config.json says (LeRobot's names).
   [[nodiscard]] virtual Json config_json() const = 0;
 

@@ -91,7 +91,11 @@ std::vector<ParameterInfo> parameter_table(const Pi0Config& config, InitialDtype
   add_paligemma(table, config, narrow);
   add_expert(table, config, narrow);
   add_projections(table, config);
-  return table.take();
+  std::vector<ParameterInfo> parameters = table.take();
+  // The last language block gives keys and values alone.
+  const std::string unread = numbered(kLanguageLayers, config.blocks() - 1) + ".self_attn.q_proj.weight";
+  for (ParameterInfo& info : parameters) info.unread = info.name == unread;
+  return parameters;
 }
 
 bool is_offset_norm(const std::string& name) {

@@ -4,10 +4,10 @@
 #include "../batch_inputs_impl.h"
 #include "../weights_impl.h"
 #include "policy_impl.h"
-#include "thaw/core/files.h"
 #include "thaw/models/aloha.h"
 #include "thaw/models/pi0/inputs.h"
 #include "thaw/nn/parameter_tree.h"
+#include "thaw/policy/adapters.h"
 #include "thaw/policy/processor_steps.h"
 
 namespace thaw::pi0 {
@@ -27,7 +27,7 @@ std::shared_ptr<Pi0Policy> Pi0Policy::make(const Pi0Config& config, ModelLayout 
                                            std::span<const NamedTensor> weights, ProcessorPipeline preprocessor,
                                            ProcessorPipeline postprocessor, std::filesystem::path source) {
   std::shared_ptr<torch::nn::Module> module = nn::make_parameter_tree(weights);
-  auto network = std::make_shared<const Network>(config, module->named_parameters());
+  auto network = std::make_shared<const Network>(config, models::network_parameters(layout, *module));
   std::vector<Stage> line = build_line(network->config(), network);
   models::FlowParts parts{.layout = std::move(layout),
                           .module = std::move(module),
@@ -73,16 +73,14 @@ at::Tensor Pi0Policy::from_network(const at::Tensor& chunk) const {
   return config().adapt_to_pi_aloha ? pi_actions_to_aloha(chunk) : chunk.contiguous();
 }
 
+std::shared_ptr<Policy> Pi0Policy::with_adapters(std::span<const Adapter> adapters, std::uint64_t seed) const {
+  ModelLayout adapted = thaw::with_adapters(layout(), adapters);
+  const std::vector<NamedTensor> weights = adapted_weights(adapted, *module(), seed);
+  return make(config(), std::move(adapted), weights, preprocessor_, postprocessor_, source());
+}
+
 Json Pi0Policy::config_json() const { return pi0_config_json(config()); }
 
-void Pi0Policy::save_pretrained(const std::filesystem::path& folder) const {
-  write_text_atomic(folder / "config.json", config_json().dump(4));
-  if (const Json vlm = pi0_vlm_config_json(config()); !vlm.is_null()) {
-    write_text_atomic(folder / "vlm_config.json", vlm.dump(2));
-  }
-  models::write_weights(folder, *module());
-  preprocessor_.save(folder);
-  postprocessor_.save(folder);
-}
+Json Pi0Policy::backbone_json() const { return pi0_vlm_config_json(config()); }
 
 }  // namespace thaw::pi0

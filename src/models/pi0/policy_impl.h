@@ -29,10 +29,12 @@ class Pi0Policy final : public models::FlowPolicy {
   [[nodiscard]] std::vector<TokenGroup> token_groups(const std::string& stream, const PrefixState& state,
                                                      const Batch& batch) const override;
   [[nodiscard]] std::shared_ptr<Policy> without_blocks(const BlockLists& removed) const override;
+  [[nodiscard]] std::shared_ptr<Policy> with_adapters(std::span<const Adapter> adapters,
+                                                      std::uint64_t seed) const override;
   [[nodiscard]] Json config_json() const override;
-  void save_pretrained(const std::filesystem::path& folder) const override;
 
  protected:
+  [[nodiscard]] Json backbone_json() const override;
   [[nodiscard]] models::Rename rename() const override { return rename_for(config()); }
   [[nodiscard]] at::Tensor action_target(const Batch& batch) const override;
   /// None: LeRobot's pi0 and pi0.5 learn the steps behind an episode's end too.

@@ -3,9 +3,9 @@
 
 #include "../batch_inputs_impl.h"
 #include "policy_impl.h"
-#include "thaw/core/files.h"
 #include "thaw/models/smolvla/inputs.h"
 #include "thaw/nn/parameter_tree.h"
+#include "thaw/policy/adapters.h"
 #include "thaw/policy/processor_steps.h"
 
 namespace thaw::smolvla {
@@ -14,7 +14,7 @@ std::shared_ptr<SmolVLAPolicy> SmolVLAPolicy::make(const SmolVLAConfig& config, 
                                                    std::span<const NamedTensor> weights, ProcessorPipeline preprocessor,
                                                    ProcessorPipeline postprocessor, std::filesystem::path source) {
   std::shared_ptr<torch::nn::Module> module = nn::make_parameter_tree(weights);
-  auto network = std::make_shared<const Network>(config, module->named_parameters());
+  auto network = std::make_shared<const Network>(config, models::network_parameters(layout, *module));
   std::vector<Stage> line = build_line(network->config(), network);
   models::FlowParts parts{.layout = std::move(layout),
                           .module = std::move(module),
@@ -68,16 +68,14 @@ at::Tensor SmolVLAPolicy::from_network(const at::Tensor& chunk) const {
   return config().adapt_to_pi_aloha ? pi_actions_to_aloha(chunk) : chunk.contiguous();
 }
 
+std::shared_ptr<Policy> SmolVLAPolicy::with_adapters(std::span<const Adapter> adapters, std::uint64_t seed) const {
+  ModelLayout adapted = thaw::with_adapters(layout(), adapters);
+  const std::vector<NamedTensor> weights = adapted_weights(adapted, *module(), seed);
+  return make(config(), std::move(adapted), weights, preprocessor_, postprocessor_, source());
+}
+
 Json SmolVLAPolicy::config_json() const { return smolvla_config_json(config()); }
 
-void SmolVLAPolicy::save_pretrained(const std::filesystem::path& folder) const {
-  write_text_atomic(folder / "config.json", config_json().dump(4));
-  if (const Json vlm = smolvla_vlm_config_json(config()); !vlm.is_null()) {
-    write_text_atomic(folder / "vlm_config.json", vlm.dump(2));
-  }
-  models::write_weights(folder, *module());
-  preprocessor_.save(folder);
-  postprocessor_.save(folder);
-}
+Json SmolVLAPolicy::backbone_json() const { return smolvla_vlm_config_json(config()); }
 
 }  // namespace thaw::smolvla
