@@ -32,6 +32,7 @@ Json parameter_json(const PlannedParameter& parameter) {
     json["block"] = parameter.block;
   }
   if (!parameter.same_as.empty()) json["same_as"] = parameter.same_as;
+  if (parameter.unread) json["unread"] = true;
   if (!parameter.digest.empty()) json["digest"] = parameter.digest;
   return json;
 }
@@ -168,6 +169,7 @@ PlannedParameter read_parameter(const Fields& fields) {
   parameter.stack = fields.get_or<std::string>("stack", "");
   if (!parameter.stack.empty()) parameter.block = fields.count("block");
   parameter.same_as = fields.get_or<std::string>("same_as", "");
+  parameter.unread = fields.get_or<bool>("unread", false);
   parameter.digest = fields.get_or<std::string>("digest", "");
   if (!parameter.digest.empty()) fields.check_digest("digest", parameter.digest);
   return parameter;

@@ -181,6 +181,7 @@ std::vector<PlannedParameter> planned_parameters(const ModelLayout& layout, cons
     const ParameterInfo& info = layout.parameters[i];
     PlannedParameter planned{.name = info.name, .shape = info.shape, .dtype = info.dtype, .stack = info.stack};
     planned.block = info.block;
+    planned.unread = info.unread;
     planned.decided_by = decisions[i].by;
     if (learnable.first_name(i) != i) planned.same_as = layout.parameters[learnable.first_name(i)].name;
     if (!learnable.is_live(i)) {

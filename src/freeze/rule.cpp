@@ -12,7 +12,7 @@ namespace thaw {
 namespace {
 
 constexpr std::string_view kSpaces = " \t\r\n";
-constexpr std::string_view kGroups[] = {"@norms", "@biases", "@embeddings", "@projectors"};
+constexpr std::string_view kGroups[] = {"@norms", "@biases", "@embeddings", "@projectors", "@adapters"};
 
 std::string_view trim(std::string_view text) {
   const std::size_t begin = text.find_first_not_of(kSpaces);
@@ -130,7 +130,7 @@ class RuleParser {
 
   void check_group(std::string_view pattern) const {
     if (std::find(std::begin(kGroups), std::end(kGroups), pattern) != std::end(kGroups)) return;
-    fail(pattern, "@norms, @biases, @embeddings or @projectors", fmt::format("'{}'", pattern));
+    fail(pattern, "@norms, @biases, @embeddings, @projectors or @adapters", fmt::format("'{}'", pattern));
   }
 
   void check_regex(std::string_view pattern) const {
@@ -216,7 +216,7 @@ class RuleParser {
 std::string_view rule_grammar() {
   return "Rules, comma-separated: STACK=N (the last N blocks), STACK=first:N, STACK=all, STACK=none, STACK=[0,3,5-7], "
          "train:PATTERN, freeze:PATTERN; STACK: a block stack's name, or * for every one; PATTERN: a glob on parameter "
-         "names, /regex/, @norms, @biases, @embeddings or @projectors. Later rules win.";
+         "names, /regex/, @norms, @biases, @embeddings, @projectors or @adapters. Later rules win.";
 }
 
 std::string range_text(const std::vector<std::int64_t>& indices, std::string_view dash, std::string_view comma) {

@@ -42,6 +42,7 @@ struct Evidence {
   Tensors buffers;                     ///< of the base
   std::set<std::string> trainable;     ///< by the plan, tied names once
   std::set<std::string> with_buffers;  ///< and the buffers that training changes
+  std::set<std::string> unread;        ///< trainable, but with a gradient of zeros: such a tensor may stay as it was
 };
 
 std::set<std::string> names_of(const std::vector<TrainableParameter>& parameters) {
@@ -137,6 +138,7 @@ Check check_moved(const Evidence& evidence) {
     const auto base = evidence.base.find(name);
     if (trained == evidence.checkpoint.head.tensors.end() || base == evidence.base.end()) continue;  // told above
     ++check.examined;
+    if (evidence.unread.contains(name)) continue;
     if (!at::isfinite(trained->second).all().item<bool>()) {
       check.failures.push_back(fmt::format("{}: holds a value that is not finite", name));
     } else if (bitwise_equal(trained->second, base->second.to(at::kCPU, trained->second.scalar_type()))) {
@@ -154,7 +156,7 @@ Check check_gradients(const Evidence& evidence) {
     const auto flags = evidence.checkpoint.state.gradients.find(name);
     if (flags == evidence.checkpoint.state.gradients.end() || !flags->second.seen) {
       check.failures.push_back(fmt::format("{}: never had a gradient", name));
-    } else if (!flags->second.effective) {
+    } else if (!flags->second.effective && !evidence.unread.contains(name)) {
       check.failures.push_back(fmt::format("{}: its gradient was always zero or not finite", name));
     }
   }
@@ -216,6 +218,9 @@ Evidence gather(const fs::path& run, const fs::path& checkpoint, const torch::nn
                     .base = parameters_of(base),
                     .buffers = buffers_of(base)};
   evidence.trainable = names_of(trainable_parameters(evidence.plan, base));
+  for (const PlannedParameter& planned : evidence.plan.parameters) {
+    if (planned.unread) evidence.unread.insert(planned.name);
+  }
   evidence.with_buffers = evidence.trainable;
   evidence.with_buffers.merge(names_of(trained_buffers(evidence.plan, base)));
   return evidence;

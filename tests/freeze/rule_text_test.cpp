@@ -117,7 +117,7 @@ TEST(FreezeRuleText, EverySlipHasItsMessage) {
       {"a=[1]2", "expected nothing behind ']', found '[1]2'"},
       {"tran:*x*", "expected train or freeze before ':', found 'tran'"},
       {"train:", "expected a pattern behind ':', found nothing"},
-      {"train:@norm", "expected @norms, @biases, @embeddings or @projectors, found '@norm'"},
+      {"train:@norm", "expected @norms, @biases, @embeddings, @projectors or @adapters, found '@norm'"},
       {"train:/abc", "expected a '/' that ends the regular expression"},
       {"train:/(/", "expected an ECMAScript regular expression"},
       {"train://", "expected a regular expression between two slashes"},

@@ -28,7 +28,8 @@ class Policy;
 ///
 /// Text grammar, comma-separated: STACK=N (the last N), STACK=first:N, STACK=all, STACK=none, STACK=[0,3,5-7];
 /// `*` for STACK means every stack that can learn; train:PATTERN and freeze:PATTERN with PATTERN a glob on full
-/// parameter names, /regex/ (ECMAScript, found anywhere in the name), or @norms, @biases, @embeddings, @projectors.
+/// parameter names, /regex/ (ECMAScript, found anywhere in the name), or @norms, @biases, @embeddings, @projectors,
+/// @adapters.
 /// STACK is a stack's name or any run of its dotted parts that no other stack has ("encoder" for "encoder.layers").
 /// Spaces around a rule and around its signs are ignored. No rule at all is the model's own default.
 ///

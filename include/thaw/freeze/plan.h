@@ -5,7 +5,8 @@
 /// checked on reading); "boundary" {"stage", "parameter", "causes"}; "stacks" [{"name", "blocks", "trainable_blocks",
 /// "dead_blocks"}]; "line" [{"name", "runs_under_grad", "backward_walks", "forward_flops", "backward_flops"}];
 /// "parameters" [{"name", "shape", "dtype" as in safetensors, "class", "decided_by", and where they apply "stack",
-/// "block", "same_as", "digest"}]; "buffers" [{"name", "digest"}]. Fields that this version does not know are ignored.
+/// "block", "same_as", "unread", "digest"}]; "buffers" [{"name", "digest"}]. Fields that this version does not know are
+/// ignored.
 #pragma once
 
 #include <c10/core/ScalarType.h>
@@ -35,6 +36,7 @@ struct PlannedParameter {
   ParameterClass parameter_class = ParameterClass::frozen;
   std::string decided_by;  ///< the rule; "default" for what the model says itself; "line" for a dead one
   std::string digest;      ///< of its content; filled by add_digests, empty in a plan made without weights
+  bool unread = false;     ///< its gradient is there and always zero (ParameterInfo::unread)
   std::string same_as;  ///< the earlier name of the same tensor (tied weights, shared modules); empty for a first name
   [[nodiscard]] std::int64_t numel() const;
   [[nodiscard]] std::int64_t bytes() const;

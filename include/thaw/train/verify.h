@@ -33,7 +33,8 @@ struct VerifyReport {
 /// Checks the newest checkpoint of a run against its base (as loaded, before any head):
 /// every file equals its manifest; the base is the one the plan was made on, tensor by tensor; frozen tensors still
 /// equal it after the run; the head holds exactly the trainable tensors, each moved, each with a finite gradient that
-/// was not all zero; nothing frozen in optimizer, EMA or gradient memory; frozen modules were in eval mode.
+/// was not all zero (both but for what nobody reads: ParameterInfo::unread); nothing frozen in optimizer, EMA or
+/// gradient memory; frozen modules were in eval mode.
 /// @throws IoError, FormatError when the run cannot be read
 [[nodiscard]] VerifyReport verify_run(const std::filesystem::path& run, const torch::nn::Module& base);
 
