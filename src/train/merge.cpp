@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <set>
 
+#include "base_folder_impl.h"
 #include "merged_processors_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
 #include "thaw/core/sha256.h"
+#include "thaw/policy/adapters.h"
 #include "thaw/policy/policy.h"
 #include "thaw/tensor/safetensors.h"
 #include "thaw/train/head.h"
@@ -20,32 +22,26 @@ namespace {
 
 constexpr const char* kModelFile = "model.safetensors";
 
-void require_absent(const fs::path& output) {
-  if (!fs::exists(output)) return;
-  throw UsageError(Problem{.where = output.string(),
-                           .expected = "a folder that does not exist yet",
-                           .found = "something there",
-                           .fix = "Choose another output folder or remove this one."});
-}
-
-void require_same_base(const HeadInfo& info, const fs::path& model, const fs::path& head_file) {
-  if (info.base_file_sha256.empty()) return;
-  const std::string found = sha256_file(model);
-  if (found == info.base_file_sha256) return;
-  throw MismatchError(Problem{
-      .where = head_file.string(),
-      .expected = fmt::format("the base it was trained on, model.safetensors with SHA-256 {}", info.base_file_sha256),
-      .found = fmt::format("{} with {}", model.string(), found),
-      .fix = "Give the checkpoint that the run was started from."});
+/// Names of the base's tensors that the head gives another value.
+std::vector<std::string> replaced_names(const Head& head) {
+  std::vector<std::string> names;
+  for (const auto& entry : head.tensors) {
+    if (!is_adapter_parameter(entry.first)) names.push_back(entry.first);
+  }
+  for (const Adapter& adapter : head.info.adapters) names.push_back(adapter.linear + ".weight");
+  return names;
 }
 
 void require_fits(const SafetensorsFile& base, const Head& head, const fs::path& head_file) {
-  for (const auto& [name, tensor] : head.tensors) {
+  for (const std::string& name : replaced_names(head)) {
     const std::string place = fmt::format("{}: {}", head_file.string(), name);
     if (!base.contains(name)) {
       throw MismatchError(
           Problem{.where = place, .expected = "a tensor of " + base.path().string(), .found = "none of this name"});
     }
+    const auto own = head.tensors.find(name);
+    if (own == head.tensors.end()) continue;  // an adapter's layer: merging checks its shapes
+    const at::Tensor& tensor = own->second;
     const std::vector<std::int64_t>& shape = base.entry(name).shape;
     if (tensor.sizes() != at::IntArrayRef(shape)) {
       throw MismatchError(Problem{.where = place,
@@ -64,13 +60,21 @@ bool is_legacy_statistic(const std::string& name) {
   return false;
 }
 
+/// What the head makes of a tensor of the base; undefined when it leaves it alone.
+at::Tensor replacement(const SafetensorsFile& base, const Head& head, const std::string& name) {
+  const auto trained = head.tensors.find(name);
+  if (trained != head.tensors.end()) return trained->second;
+  const bool adapted = std::any_of(head.info.adapters.begin(), head.info.adapters.end(),
+                                   [&name](const Adapter& adapter) { return adapter.linear + ".weight" == name; });
+  return adapted ? adapted_weight(head, name, base.read(name)) : at::Tensor();
+}
+
 MergeReport write_model(const SafetensorsFile& base, const Head& head, const fs::path& target) {
   MergeReport report;
   std::vector<NamedTensor> tensors;
   for (const SafetensorsEntry& entry : base.entries()) {
-    const auto trained = head.tensors.find(entry.name);
-    if (trained != head.tensors.end()) {
-      tensors.push_back({.name = entry.name, .tensor = trained->second});
+    if (const at::Tensor replaced = replacement(base, head, entry.name); replaced.defined()) {
+      tensors.push_back({.name = entry.name, .tensor = replaced});
       ++report.replaced_tensors;
     } else if (!is_legacy_statistic(entry.name)) {
       tensors.push_back({.name = entry.name, .tensor = base.read(entry.name)});
@@ -80,26 +84,6 @@ MergeReport write_model(const SafetensorsFile& base, const Head& head, const fs:
   write_safetensors(target, tensors, base.metadata());
   report.bytes = fs::file_size(target);
   return report;
-}
-
-/// Configuration and tokenizer files: small, known kinds, and not what is written anew.
-bool is_companion(const fs::path& file) {
-  static const std::set<std::string> kKinds = {".json", ".txt", ".model", ".jinja"};
-  return fs::is_regular_file(file) && kKinds.contains(file.extension().string()) &&
-         file.filename() != "train_config.json" && !is_processor_file(file);
-}
-
-void copy_folder_files(const fs::path& from, const fs::path& to) {
-  fs::create_directories(to);
-  for (const auto& entry : fs::directory_iterator(from)) {
-    if (is_companion(entry.path())) fs::copy_file(entry.path(), to / entry.path().filename());
-  }
-}
-
-void copy_companions(const fs::path& base_folder, const fs::path& target) {
-  copy_folder_files(base_folder, target);
-  const fs::path tokenizer = base_folder / "tokenizer";
-  if (fs::is_directory(tokenizer)) copy_folder_files(tokenizer, target / "tokenizer");
 }
 
 /// The trained tensors in the head's own dtype, whatever the base had.
@@ -117,8 +101,8 @@ bool merges_file_by_file(const fs::path& base_folder, const fs::path& head_file)
   if (!fs::exists(model)) return false;
   const SafetensorsFile base(model);
   const Head head = read_head(head_file);
-  return std::all_of(head.tensors.begin(), head.tensors.end(),
-                     [&base](const auto& entry) { return base.contains(entry.first); });
+  const std::vector<std::string> names = replaced_names(head);
+  return std::all_of(names.begin(), names.end(), [&base](const std::string& name) { return base.contains(name); });
 }
 
 MergeReport merge_head(Policy& base, const fs::path& head_file, const fs::path& output) {
@@ -133,7 +117,7 @@ MergeReport merge_head(Policy& base, const fs::path& head_file, const fs::path& 
   fs::remove(staged.path() / (std::string(kModelFile) + ".index.json"));
   base.save_pretrained(staged.path());
   const auto all = static_cast<std::int64_t>(base.layout().parameters.size());
-  const auto trained = static_cast<std::int64_t>(head.tensors.size());
+  const auto trained = static_cast<std::int64_t>(replaced_names(head).size());
   const MergeReport report{
       .replaced_tensors = trained, .kept_tensors = all - trained, .bytes = fs::file_size(staged.path() / kModelFile)};
   staged.commit();

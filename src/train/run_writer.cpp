@@ -125,6 +125,8 @@ Head RunWriter::head(std::map<std::string, at::Tensor> tensors) const {
                .step = engine_.steps_done(),
                .thaw_version = std::string(kThawVersion)};
   if (!policy_) return head;
+  head.info.adapters = policy_->layout().adapters;
+  head.info.adapter_seed = options_.seed;
   head.info.rename_map = policy_->preprocessor().rename_map();
   head.statistics = policy_->preprocessor().statistics();
   return head;
