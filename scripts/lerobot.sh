@@ -15,3 +15,10 @@ thaw_lerobot_python() {
   fi
   export LEROBOT_PYTHON=$venv/bin/python
 }
+
+# PEFT as LeRobot 0.6.1 allows it, for what compares adapters; all that it needs is there with LeRobot.
+thaw_peft() {
+  "$LEROBOT_PYTHON" -c 'import peft' 2>/dev/null && return 0
+  thaw_say "will install with pip for $LEROBOT_PYTHON: peft 0.21.2"
+  "$LEROBOT_PYTHON" -m pip install -q --no-deps 'peft==0.21.2'
+}
