@@ -11,6 +11,7 @@
 #include "bench_synthetic.h"
 #include "thaw/data/loader.h"
 #include "thaw/models/registry.h"
+#include "thaw/nn/packed_weights.h"
 #include "thaw/policy/run.h"
 #include "thaw/tensor/safetensors.h"
 #include "thaw/train/policy_task.h"
@@ -147,13 +148,13 @@ class StepBench {
   void load() {
     std::shared_ptr<Policy> policy;
     if (flags_.synthetic) {
-      policy = load_policy(flags_.train.policy, {.tokenizer_folder = flags_.train.tokenizer});
+      policy = adapted(flags_.train, load_policy(flags_.train.policy, {.tokenizer_folder = flags_.train.tokenizer}));
     } else {
       dataset_ = std::make_unique<LeRobotDataset>(open_dataset(flags_.train));
       policy = open_policy(flags_.train, *dataset_);
     }
     policy_ = std::make_shared<TimedPolicy>(policy);
-    plan_ = flags_.train.freeze.policy().resolve(*policy_);
+    plan_ = freeze_plan(flags_.train, *policy_, nullptr);
   }
 
   void make_task() {
@@ -237,6 +238,7 @@ void run_sample(const SampleFlags& flags, const Outcome& outcome) {
     std::tie(batch, noise) = sampling_inputs(flags.inputs);
   }
   memory.mark();
+  const nn::PackedWeights packed;  // as a robot's loop holds it, which samples chunk after chunk
   const auto round = [&] {
     // Policy::sample() in its two parts.
     const Clock::time_point begin = Clock::now();
@@ -273,6 +275,7 @@ void add_bench_step_command(CLI::App& bench, Outcome& outcome) {
   command->add_option("--episodes", train.episodes, "only these, as in 0,3,5-7");
   command->add_flag("--synthetic", flags->synthetic, "one fixed random batch instead of a dataset");
   train.freeze.add_to(*command);
+  train.lora.add_to(*command);
   command->add_option("--batch-size", train.options.batch_size, "samples of one step");
   command->add_option("--num-workers", train.options.workers, "loader threads");
   command->add_option("--seed", train.options.seed, "of order, noise and time");

@@ -10,6 +10,8 @@
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
 #include "thaw/core/log.h"
+#include "thaw/freeze/adapter_rules.h"
+#include "thaw/train/peft.h"
 
 namespace thaw::cli {
 namespace {
@@ -108,6 +110,23 @@ LayerFreezePolicy FreezeFlags::policy() const {
   return text.empty() ? LayerFreezePolicy{} : LayerFreezePolicy::parse(text);
 }
 
+void AdapterFlags::add_to(CLI::App& command) {
+  command.add_option(
+      "--lora", rules,
+      "low-rank adapters on linear layers: blocks or layers as in --freeze with rank=R, alpha=A, "
+      "type=lora|rslora|dora\n"
+      "and targets=q_proj+v_proj, as in 'language=all,rank=16,alpha=32'; several after a ';'. All else is frozen but\n"
+      "what --freeze names, which trains itself and gets none");
+}
+
+std::vector<Adapter> AdapterFlags::adapters(const ModelLayout& layout, const LayerFreezePolicy& full_rank) const {
+  return rules.empty() ? std::vector<Adapter>{} : choose_adapters(layout, parse_adapter_rules(rules), full_rank);
+}
+
+LayerFreezePolicy AdapterFlags::freeze(const LayerFreezePolicy& full_rank) const {
+  return rules.empty() ? full_rank : freeze_beside_adapters(full_rank);
+}
+
 std::vector<std::int64_t> parse_numbers(const std::string& text, const std::string& flag) {
   constexpr std::int64_t kMostInARange = 10'000'000;
   std::vector<std::int64_t> numbers;
@@ -182,6 +201,7 @@ std::string base_of_run(const std::filesystem::path& run, const std::string& giv
   if (!given.empty()) return given;
   const std::string setting = run_setting(run, "policy");
   if (!setting.empty()) return setting;
+  if (is_peft_adapter(run) && std::filesystem::is_directory(peft_base(run))) return peft_base(run);
   throw UsageError(Problem{.where = run.string(),
                            .expected = "a run folder whose config.toml names its base",
                            .fix = "Name the base checkpoint with --policy DIR."});
@@ -192,8 +212,9 @@ std::filesystem::path head_of_run(const std::filesystem::path& run) {
   for (const char* place : {"heads/last/head.safetensors", "head.safetensors"}) {
     if (std::filesystem::exists(run / place)) return run / place;
   }
+  if (is_peft_adapter(run)) return run;
   throw IoError(Problem{.where = run.string(),
-                        .expected = "a head (heads/last/head.safetensors)",
+                        .expected = "a head (heads/last/head.safetensors) or an adapter of PEFT (adapter_config.json)",
                         .fix = "Give a run folder that has saved once, or a head.safetensors."});
 }
 

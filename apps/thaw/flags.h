@@ -10,6 +10,7 @@
 
 #include "command.h"
 #include "thaw/freeze/layer_freeze_policy.h"
+#include "thaw/policy/layout.h"
 
 namespace thaw::cli {
 
@@ -24,6 +25,16 @@ struct FreezeFlags {
   void add_to(CLI::App& command);
   /// The file's rules first, then the flag's. @throws UsageError, IoError, FormatError
   [[nodiscard]] LayerFreezePolicy policy() const;
+};
+
+/// --lora.
+struct AdapterFlags {
+  std::string rules;
+  void add_to(CLI::App& command);
+  /// What they put on a model of which `full_rank` trains; empty without --lora. @throws as choose_adapters
+  [[nodiscard]] std::vector<Adapter> adapters(const ModelLayout& layout, const LayerFreezePolicy& full_rank) const;
+  /// What trains: `full_rank` as it is, or beside adapters.
+  [[nodiscard]] LayerFreezePolicy freeze(const LayerFreezePolicy& full_rank) const;
 };
 
 /// "0,3,5-7" -> 0 3 5 6 7. `flag` names the source in errors. @throws UsageError

@@ -105,6 +105,10 @@ void print_tensors(const SafetensorsFile& file) {
 void print_head(const HeadInfo& head) {
   std::cout << fmt::format("head of {} after {} steps, thaw {}\n  freeze: {}\n  base:   {}\n", head.policy_type,
                            head.step, head.thaw_version, fmt::join(head.freeze_rules, ","), head.base_digest);
+  if (head.adapters.empty()) return;
+  std::int64_t greatest = 0;
+  for (const Adapter& adapter : head.adapters) greatest = std::max(greatest, adapter.rank);
+  std::cout << fmt::format("  low-rank adapters: {}, of rank {} at most\n", head.adapters.size(), greatest);
 }
 
 bool is_head(const SafetensorsFile& file) { return file.metadata().contains("thaw.head.schema_version"); }

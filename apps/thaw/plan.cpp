@@ -12,6 +12,7 @@
 #include "thaw/freeze/forecast.h"
 #include "thaw/models/registry.h"
 #include "thaw/nn/linear.h"
+#include "thaw/policy/adapters.h"
 #include "thaw/tensor/device.h"
 #include "thaw/train/precision.h"
 
@@ -23,6 +24,7 @@ constexpr std::int64_t kAllBlocks = -1;
 struct PlanFlags {
   std::string policy;
   FreezeFlags freeze;
+  AdapterFlags lora;
   StepShape shape;
   std::string precision = "auto";
   bool ema = false;
@@ -75,8 +77,10 @@ struct Question {
 };
 
 Question question_of(const PlanFlags& flags) {
-  Question question{
-      .layout = layout_of_named_config(flags.policy), .rules = flags.freeze.policy(), .stack = flags.stack};
+  Question question{.layout = layout_of_named_config(flags.policy), .stack = flags.stack};
+  const std::vector<Adapter> adapters = flags.lora.adapters(question.layout, flags.freeze.policy());
+  question.layout = with_adapters(std::move(question.layout), adapters);
+  question.rules = flags.lora.freeze(flags.freeze.policy());
   question.plan = question.rules.resolve(question.layout);
   question.options.shape = flags.shape;
   question.options.shape.validate();
@@ -260,6 +264,7 @@ void add_plan_command(CLI::App& app, Outcome& outcome) {
       ->add_option("--policy,--config", flags->policy, "a checkpoint folder, a config.json, or a named configuration")
       ->required();
   flags->freeze.add_to(*command);
+  flags->lora.add_to(*command);
   add_step_flags(*command, *flags);
   add_question_flags(*command, *flags);
   command->callback([flags, &outcome] { run_plan(*flags, outcome); });

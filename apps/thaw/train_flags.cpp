@@ -122,12 +122,16 @@ void add_training_flags(CLI::App& command, TrainFlags& flags) {
   add_data_flags(command, flags);
   add_image_flags(command, flags);
   flags.freeze.add_to(command);
-  command.add_option("--freeze-schedule", flags.freeze_schedule,
-                     "further rules from a step on, as in '500: language=2; 1000: language=4'");
+  flags.lora.add_to(command);
+  command
+      .add_option("--freeze-schedule", flags.freeze_schedule,
+                  "further rules from a step on, as in '500: language=2; 1000: language=4'")
+      ->excludes("--lora");
   command
       .add_option("--rotate-blocks", flags.rotate_blocks,
                   "train some blocks of a stack at a time, drawn anew, as in 'language,blocks=2,every=50'")
-      ->excludes("--freeze-schedule");
+      ->excludes("--freeze-schedule")
+      ->excludes("--lora");
   add_loop_flags(command, flags.options);
   add_prefix_flags(command, flags);
   add_optimizer_flags(command, flags);
@@ -173,7 +177,7 @@ std::shared_ptr<const FreezeSchedule> freeze_schedule(const TrainFlags& flags, c
 }
 
 FreezePlan freeze_plan(const TrainFlags& flags, const Policy& policy, const FreezeSchedule* schedule) {
-  return schedule != nullptr ? schedule->whole() : flags.freeze.policy().resolve(policy);
+  return schedule != nullptr ? schedule->whole() : flags.lora.freeze(flags.freeze.policy()).resolve(policy);
 }
 
 LeRobotDataset open_dataset(const TrainFlags& flags) {
@@ -181,7 +185,13 @@ LeRobotDataset open_dataset(const TrainFlags& flags) {
 }
 
 std::shared_ptr<Policy> open_policy(const TrainFlags& flags, const LeRobotDataset& dataset) {
-  return load_policy(flags.policy, {.tokenizer_folder = flags.tokenizer, .output_features = action_features(dataset)});
+  return adapted(flags, load_policy(flags.policy, {.tokenizer_folder = flags.tokenizer,
+                                                   .output_features = action_features(dataset)}));
+}
+
+std::shared_ptr<Policy> adapted(const TrainFlags& flags, std::shared_ptr<Policy> policy) {
+  const std::vector<Adapter> adapters = flags.lora.adapters(policy->layout(), flags.freeze.policy());
+  return adapters.empty() ? policy : policy->with_adapters(adapters, flags.options.seed);
 }
 
 }  // namespace thaw::cli

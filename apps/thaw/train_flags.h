@@ -21,6 +21,7 @@ struct TrainFlags {
   std::filesystem::path dataset;
   std::string episodes;
   FreezeFlags freeze;
+  AdapterFlags lora;
   TrainOptions options;
   std::string freeze_schedule;
   std::string rotate_blocks;
@@ -55,8 +56,11 @@ void add_prefix_flags(CLI::App& command, TrainFlags& flags);
 /// What trains in the run: the whole of its schedule, or where that is null what the rules say.
 [[nodiscard]] FreezePlan freeze_plan(const TrainFlags& flags, const Policy& policy, const FreezeSchedule* schedule);
 
-/// @throws as LeRobotDataset::open and load_policy
+/// @throws as LeRobotDataset::open and load_policy. A policy has the adapters that the flags ask for.
 [[nodiscard]] LeRobotDataset open_dataset(const TrainFlags& flags);
 [[nodiscard]] std::shared_ptr<Policy> open_policy(const TrainFlags& flags, const LeRobotDataset& dataset);
+
+/// `policy` with the adapters that the flags ask for; itself when they ask for none.
+[[nodiscard]] std::shared_ptr<Policy> adapted(const TrainFlags& flags, std::shared_ptr<Policy> policy);
 
 }  // namespace thaw::cli

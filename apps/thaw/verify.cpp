@@ -8,6 +8,7 @@
 #include "flags.h"
 #include "thaw/core/json.h"
 #include "thaw/models/registry.h"
+#include "thaw/train/head.h"
 
 namespace thaw::cli {
 namespace {
@@ -19,7 +20,13 @@ struct VerifyFlags {
 
 ExitCode run_verify(const VerifyFlags& flags, const Outcome& outcome) {
   const std::string base = base_of_run(flags.run, flags.policy);
-  const VerifyReport report = verify_run(flags.run, *load_policy(base)->module());
+  std::shared_ptr<Policy> policy = load_policy(base);
+  const std::filesystem::path head_file = flags.run / "heads/last/head.safetensors";
+  if (std::filesystem::exists(head_file)) {
+    const HeadInfo head = read_head_info(head_file);
+    if (!head.adapters.empty()) policy = policy->with_adapters(head.adapters, head.adapter_seed);
+  }
+  const VerifyReport report = verify_run(flags.run, *policy->module());
   if (outcome.json) {
     std::cout << report.to_json().dump(2) << '\n';
   } else {

@@ -94,6 +94,19 @@ void require_same_plan(const FreezePlan& plan, const RunFolder& folder) {
          "Give the checkpoint that the run was started from.");
 }
 
+void require_same_adapters(const std::vector<Adapter>& saved, const std::vector<Adapter>& now) {
+  std::map<std::string, double> scales;
+  for (const Adapter& adapter : saved) scales[adapter.linear] = adapter.scale();
+  for (const Adapter& adapter : now) {
+    const auto found = scales.find(adapter.linear);
+    if (found == scales.end() || found->second == adapter.scale()) continue;
+    throw MismatchError(Problem{.where = "adapter on '" + adapter.linear + "'",
+                                .expected = fmt::format("the scale the run was begun with, {}", found->second),
+                                .found = fmt::format("{}", adapter.scale()),
+                                .fix = "Resume with the same --lora, or start a new run."});
+  }
+}
+
 void warn_of_changed_options(const TrainingState& state, const TrainOptions& options, Precision precision) {
   warn_if_changed("seed", std::to_string(state.seed), std::to_string(options.seed));
   warn_if_changed("batch_size", std::to_string(state.batch_size), std::to_string(options.batch_size));

@@ -51,6 +51,7 @@ bool RunWriter::resume(Precision precision) {
   begun_ = true;
   const std::optional<Checkpoint> checkpoint = newest_checkpoint(folder_->checkpoints());
   if (!checkpoint) return false;
+  if (policy_) require_same_adapters(checkpoint->head.info.adapters, policy_->layout().adapters);
   warn_of_changed_options(checkpoint->state, options_, precision);
   engine_.restore(*checkpoint);
   if (policy_) apply_head_processing(*policy_, checkpoint->head);
