@@ -1,13 +1,12 @@
 // What the planner predicts beside what happens.
 #include <ATen/ATen.h>
-#include <c10/core/CPUAllocator.h>
-#include <c10/util/ThreadLocalDebugInfo.h>
 #include <gmock/gmock.h>
 
 #include <sstream>
 
 #include "models/tiny_cases.h"
 #include "support/command.h"
+#include "support/live_bytes.h"
 #include "thaw/core/json.h"
 #include "thaw/freeze/apply.h"
 #include "thaw/freeze/forecast.h"
@@ -17,25 +16,12 @@ namespace thaw {
 namespace {
 
 using test::CommandResult;
+using test::live_bytes_of;
 using test::run_thaw;
 using testing::AllOf;
 using testing::HasSubstr;
 
 const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metaworld_tiny/v30_av1";
-
-/// Bytes of CPU tensors that this thread allocated and has not freed since it was made.
-class LiveBytes : public c10::MemoryReportingInfoBase {
- public:
-  [[nodiscard]] bool memoryProfilingEnabled() const override { return true; }
-  void reportMemoryUsage(void* /*pointer*/, std::int64_t change, std::size_t /*allocated*/, std::size_t /*reserved*/,
-                         c10::Device /*device*/) override {
-    live_ += change;
-  }
-  [[nodiscard]] double live() const { return static_cast<double>(live_); }
-
- private:
-  std::int64_t live_ = 0;
-};
 
 struct Case {
   std::string freeze;
@@ -85,9 +71,7 @@ TEST_P(ActivationBytes, ArePredictedFromShapesAlone) {
   for (const std::string& key : live_keys(policy->layout().line, plan.boundary, policy->layout().image_inputs)) {
     prefix += plan.boundary > 0 ? static_cast<double>(state.at(key).nbytes()) : 0.0;
   }
-  const auto meter = std::make_shared<LiveBytes>();
-  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
-  run_stages(policy->line(), plan.boundary, policy->line().size(), state);
+  const auto meter = live_bytes_of([&] { run_stages(policy->line(), plan.boundary, policy->line().size(), state); });
   const double measured = prefix + meter->live();
 
   const StepShape shape{.batch_size = kSamples, .draws = GetParam().draws, .prefix_batch = kSamples};

@@ -87,20 +87,6 @@ TEST_P(PiPolicy, PaddedTextAndMissingCamerasDoNotMatter) {
   EXPECT_TRUE(compare_tensors(without, before, {.absolute = 5e-5}));
 }
 
-TEST_P(PiPolicy, ASampleOfABatchIsTheSampleOfItsRows) {
-  const auto policy = this->policy();
-  const Batch both = tiny::pi_batch();
-  const at::Tensor noise = tiny::normal(9, {2, 8, 10});
-  const at::Tensor together = policy->sample(both, noise);
-  for (std::int64_t row = 0; row < 2; ++row) {
-    Batch one = both;
-    for (auto& entry : one.tensors) entry.second = entry.second.narrow(0, row, 1);
-    one.indices = {both.indices[static_cast<std::size_t>(row)]};
-    EXPECT_TRUE(compare_tensors(policy->sample(one, noise.narrow(0, row, 1)), together.narrow(0, row, 1).contiguous(),
-                                {.absolute = 5e-5}));
-  }
-}
-
 TEST_P(PiPolicy, ThePrefixDependsOnTheObservationAlone) {
   const auto policy = this->policy();
   const at::NoGradGuard no_grad;

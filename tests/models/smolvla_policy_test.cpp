@@ -102,20 +102,6 @@ TEST(SmolVLAPolicy, SamplingDependsOnTheNoiseAloneAndKeepsNoGraph) {
   EXPECT_FALSE(bitwise_equal(policy->sample(batch, tiny::normal(10, {2, 8, 10})), actions));
 }
 
-TEST(SmolVLAPolicy, ASampleOfABatchIsTheSampleOfItsRows) {
-  const auto policy = tiny::policy();
-  const Batch both = tiny::batch();
-  const at::Tensor noise = tiny::normal(9, {2, 8, 10});
-  const at::Tensor together = policy->sample(both, noise);
-  for (std::int64_t row = 0; row < 2; ++row) {
-    Batch one = both;
-    for (auto& entry : one.tensors) entry.second = entry.second.narrow(0, row, 1);
-    one.indices = {both.indices[static_cast<std::size_t>(row)]};
-    EXPECT_TRUE(compare_tensors(policy->sample(one, noise.narrow(0, row, 1)), together.narrow(0, row, 1).contiguous(),
-                                {.absolute = 5e-5}));
-  }
-}
-
 // The same weights with and without adapt_to_pi_aloha.
 struct AlohaPair {
   std::shared_ptr<Policy> plain;
