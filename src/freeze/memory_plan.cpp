@@ -97,8 +97,10 @@ class Walk {
     return parameter.shape.size() >= 2 && std::find(groups.begin(), groups.end(), "embeddings") == groups.end();
   }
 
+  /// A cost may be for an adapter that this layout does not have.
   [[nodiscard]] bool trains(const std::string& name) const {
-    return parameters_.at(name)->parameter_class == ParameterClass::trainable;
+    const auto found = parameters_.find(name);
+    return found != parameters_.end() && found->second->parameter_class == ParameterClass::trainable;
   }
 
   /// What no stage uses that is left to run is given up after loading.
@@ -115,8 +117,7 @@ class Walk {
         memory_.trainable_weights += kFloatBytes * elements;
         continue;
       }
-      const bool is_matrix = parameter.shape.size() >= 2;
-      const double bytes = elements * (is_matrix ? element_bytes(options_.compute) : kFloatBytes);
+      const double bytes = elements * element_bytes(held_as(parameter));
       (used_behind_cut_.contains(parameter.name) ? memory_.frozen_weights : memory_.released_weights) += bytes;
     }
     memory_.gradients = memory_.trainable_weights;
@@ -124,7 +125,28 @@ class Walk {
     if (options_.ema) memory_.ema = memory_.trainable_weights;
     memory_.cache = options_.cache_bytes;
     note(MemoryPhase::loading, "", loaded);
+    cast_weights(loaded);
     note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights);
+  }
+
+  [[nodiscard]] at::ScalarType held_as(const PlannedParameter& parameter) const {
+    const bool is_narrowed = parameter.parameter_class != ParameterClass::trainable && parameter.shape.size() >= 2;
+    return is_narrowed ? options_.compute : at::kFloat;
+  }
+
+  /// From the types of the file to those of the run, the smallest first; of each both are there for a moment.
+  void cast_weights(double held) {
+    std::vector<const PlannedParameter*> order;
+    for (const PlannedParameter& parameter : plan_.parameters) {
+      if (parameter.same_as.empty() && parameter.dtype != held_as(parameter)) order.push_back(&parameter);
+    }
+    std::stable_sort(order.begin(), order.end(),
+                     [](const PlannedParameter* a, const PlannedParameter* b) { return a->numel() < b->numel(); });
+    for (const PlannedParameter* parameter : order) {
+      held += element_bytes(held_as(*parameter)) * static_cast<double>(parameter->numel());
+      note(MemoryPhase::loading, "", held);
+      held -= static_cast<double>(parameter->bytes());
+    }
   }
 
   /// Keys that no stage writes come from outside. Those of the images are made for the samples that go through the

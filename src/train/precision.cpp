@@ -4,6 +4,10 @@
 #include <ATen/autocast_mode.h>
 #include <torch/nn/module.h>
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
 #include "thaw/tensor/device.h"
 
 namespace thaw {
@@ -14,6 +18,14 @@ constexpr double kFirstScale = 65536.0;
 constexpr double kGrowth = 2.0;
 constexpr double kBackoff = 0.5;
 constexpr std::int64_t kGrowthInterval = 2000;
+
+/// The module's parameters, the smallest first.
+std::vector<std::pair<std::string, at::Tensor>> smallest_first(const torch::nn::Module& module) {
+  std::vector<std::pair<std::string, at::Tensor>> parameters = module.named_parameters().pairs();
+  std::stable_sort(parameters.begin(), parameters.end(),
+                   [](const auto& a, const auto& b) { return a.second.numel() < b.second.numel(); });
+  return parameters;
+}
 
 bool is_convertible(at::ScalarType dtype) {
   return dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
@@ -40,13 +52,13 @@ at::ScalarType compute_dtype(Precision precision) {
 void cast_parameters(const FreezePlan& plan, torch::nn::Module& module, Precision precision) {
   const at::NoGradGuard no_grad;
   const at::ScalarType frozen = compute_dtype(precision);
-  for (auto& item : module.named_parameters()) {
-    at::Tensor& parameter = item.value();
+  // A large one then finds the room that the others gave up, and no two forms of it are there on top of everything.
+  for (auto& [name, parameter] : smallest_first(module)) {
     if (!is_convertible(parameter.scalar_type())) continue;
     // Only what is multiplied gains by a short type. Norm weights and biases stay float32: they weigh nothing, and a
     // layer norm on the CPU takes float32 weights for any input but no mix the other way round.
     const bool is_multiplied = parameter.dim() >= 2;
-    const at::ScalarType wanted = plan.trains(item.key()) || !is_multiplied ? at::kFloat : frozen;
+    const at::ScalarType wanted = plan.trains(name) || !is_multiplied ? at::kFloat : frozen;
     if (parameter.scalar_type() != wanted) parameter.set_data(parameter.detach().to(wanted));
   }
 }

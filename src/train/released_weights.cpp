@@ -14,6 +14,28 @@
 #include "thaw/tensor/digest.h"
 
 namespace thaw {
+namespace {
+
+/// Read again at a time, at least one tensor: little beside the weights, so that two copies of them are never there.
+constexpr std::int64_t kElementsAtATime = std::int64_t{1} << 26;
+
+/// `names` in their order, in groups of about kElementsAtATime.
+std::vector<std::vector<std::string>> in_groups(const std::vector<std::string>& names, const ModelLayout& layout) {
+  std::vector<std::vector<std::string>> groups;
+  std::int64_t elements = 0;
+  for (const std::string& name : names) {
+    const std::int64_t more = layout.parameter(name).numel();
+    if (groups.empty() || elements + more > kElementsAtATime) {
+      groups.emplace_back();
+      elements = 0;
+    }
+    groups.back().push_back(name);
+    elements += more;
+  }
+  return groups;
+}
+
+}  // namespace
 
 ReleasedWeights::~ReleasedWeights() {
   std::vector<std::string> names;
@@ -44,12 +66,17 @@ void ReleasedWeights::restore(const std::vector<std::string>& names) {
   std::copy_if(names.begin(), names.end(), std::back_inserter(missing),
                [this](const std::string& name) { return out_.contains(name); });
   if (missing.empty()) return;
-  std::map<std::string, at::Tensor> tensors = policy_->read_again(missing);
+  malloc_trim(0);  // what steps have left free is not large enough for weights
+  for (const std::vector<std::string>& group : in_groups(missing, policy_->layout())) restore_group(group);
+}
+
+void ReleasedWeights::restore_group(const std::vector<std::string>& names) {
+  std::map<std::string, at::Tensor> tensors = policy_->read_again(names);
   auto parameters = policy_->module()->named_parameters();
-  for (const std::string& name : missing) {
+  for (const std::string& name : names) {
     const Out& out = out_.at(name);
     at::Tensor& parameter = parameters[name];
-    const at::Tensor tensor = tensors.at(name).to(parameter.device(), out.dtype);
+    const at::Tensor tensor = tensors.extract(name).mapped().to(parameter.device(), out.dtype);
     if (tensor_digest(tensor) != out.digest) {
       throw MismatchError(Problem{.where = (policy_->source() / "model.safetensors").string() + ": " + name,
                                   .expected = "the weights the run began with",

@@ -28,6 +28,8 @@ class ReleasedWeights {
   void restore(const std::vector<std::string>& names);
 
  private:
+  void restore_group(const std::vector<std::string>& names);
+
   struct Out {
     at::ScalarType dtype{};
     std::string digest;

@@ -54,6 +54,16 @@ TEST(MemoryPlan, MatricesThatTrainAreCopiedIntoAShortComputeTypeForAStep) {
   EXPECT_EQ(plan_memory(layout, plan, {}, {}, {.compute = at::kBFloat16}).copies, 2 * 16) << "rows are looked up";
 }
 
+TEST(MemoryPlan, WhileWeightsAreCastTheSmallestFirstOneOfThemIsThereTwice) {
+  ModelLayout layout = sized_layout();
+  layout.parameters[0].shape = {4, 400};
+  const FreezePlan plan = plan_of(layout, "");
+  const MemoryPlan memory = plan_memory(layout, plan, {}, {}, {.compute = at::kBFloat16});
+  EXPECT_EQ(memory_phase_name(memory.peak_phase), "loading");
+  // all but the large one have been halved when it is cast; what trains is float32 already
+  EXPECT_EQ(memory.peak, 4 * 1600 + 2 * (2 * 16 + 8) + 4 * 32 + 2 * 1600);
+}
+
 TEST(MemoryPlan, AGradientInAShortTypeWaitsForThatOfAnotherStageWithTheSameWeight) {
   const auto peak = [](const ModelLayout& layout, at::ScalarType compute) {
     const FreezePlan plan = plan_of(layout, "");
@@ -126,6 +136,13 @@ TEST(MemoryPlan, WhatOnlyAGradientOfAFrozenWeightWouldNeedIsNotCounted) {
   EXPECT_EQ(memory.stages.at(0).saved, 37) << "tower.0 trains";
   EXPECT_EQ(memory.stages.at(1).saved, 30) << "tower.1 does not";
   EXPECT_EQ(memory.stages.at(3).saved, 28) << "head.0 does not";
+}
+
+TEST(MemoryPlan, WhatAnAdapterThatIsNotThereWouldKeepIsNotCounted) {
+  ModelLayout layout = sized_layout();
+  layout.line[3].bytes.saved_for.push_back({.bytes = {.fixed = 1000}, .parameters = {"head.0.lora_A.weight"}});
+  const FreezePlan plan = plan_of(layout, "");
+  EXPECT_EQ(plan_memory(layout, plan, {}, {}, {}).activations, memory_of("", CacheCut::none, {}).activations);
 }
 
 TEST(MemoryPlan, AReplacedKeyCountsOnlyWhereBackwardReadsIt) {
