@@ -2,6 +2,7 @@
 """LeRobot's side of scripts/bench-peers: one process that loads once and then answers commands, one a line.
 
   bench_lerobot.py policy --checkpoint DIR --inputs FILE.safetensors     commands: step, sample, mark, memory
+                                                                         with --mode FILE.json also trained, saved
   bench_lerobot.py data --checkpoint DIR --dataset DIR                   commands: data, mark, memory
 
 Every answer is one line of JSON on stdout; the first, unasked, says that loading is done. `thaw bench ... --interactive` speaks
@@ -17,6 +18,8 @@ import time
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
+
+from bench_lerobot_mode import Mode
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -96,6 +99,7 @@ class PolicyBench:
         config = PreTrainedConfig.from_pretrained(a.checkpoint)
         config.load_vlm_weights = False  # all weights are the checkpoint's; these would only be fetched to be replaced
         self.policy = SmolVLAPolicy.from_pretrained(a.checkpoint, config=config, strict=True).float()
+        self.mode = Mode(self.policy, json.loads(a.mode.read_text())) if a.mode else None
         preset = config.get_optimizer_preset()
         self.clip = preset.grad_clip_norm
         self.optimizer = preset.build(self.policy.get_optim_params())
@@ -135,6 +139,13 @@ class PolicyBench:
             "total_ms": 1e3 * (end - begin), "forward_ms": 1e3 * (forward - begin), "backward_ms": 1e3 * (backward - forward),
             "update_ms": 1e3 * (end - backward), "loss": loss.item(), "grad_norm": norm.item(), **self.memory.report(),
         }
+
+    def trained(self) -> dict:
+        """Behind the first step: what the optimizer moved is what the mode trains."""
+        return self.mode.check(self.optimizer)
+
+    def saved(self) -> dict:
+        return self.mode.saved_file()
 
     def sample(self) -> dict:
         """sample_actions for one sample, by way of predict_action_chunk."""
@@ -200,7 +211,7 @@ def versions() -> dict:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": sys.version.split()[0]}
-    for package in ("lerobot", "torch", "transformers", "accelerate", "torchcodec"):
+    for package in ("lerobot", "torch", "transformers", "accelerate", "torchcodec", "peft"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -213,6 +224,7 @@ def main() -> None:
     parser.add_argument("what", choices=["policy", "data"])
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--inputs", type=Path, help="what thaw bench step --write-inputs wrote")
+    parser.add_argument("--mode", type=Path, help="what trains, as bench_modes.py writes it; else what config.json says")
     parser.add_argument("--steps", type=int, default=100_000, help="length of the run that the schedule is made for")
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -241,7 +253,7 @@ def main() -> None:
         return bench.memory.report()
 
     commands = {"memory": bench.memory.report, "mark": mark}
-    commands.update({name: getattr(bench, name) for name in ("step", "sample", "data") if hasattr(bench, name)})
+    commands.update({name: getattr(bench, name) for name in ("step", "sample", "trained", "saved", "data") if hasattr(bench, name)})
     for line in sys.stdin:
         word = line.strip()
         if word not in commands:

@@ -12,119 +12,21 @@ import datetime
 import json
 import os
 import platform
-import select
-import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench_modes import ModesBench
 from bench_report import FIGURES, SETTING, figures, render
+from bench_turns import THREADS, Child, ChildFailed, run_command, say, take_turns, warm_up
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ROOT / "tests/golden/checkpoint_smolvla/tokenizer"
 DATA_96 = ROOT / "tests/data/metaworld_tiny/v30_av1"
-THREADS, BATCH = SETTING["threads"], SETTING["batch_size"]
-PARTS = ["uncached", "cached", "data_96", "data_480"]
-
-
-def say(text: str) -> None:
-    print(f"bench-peers: {text}", file=sys.stderr, flush=True)
-
-
-def environment() -> dict:
-    return {**os.environ, "OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
-
-
-# --------------------------------------------------------------------------- processes that take turns
-class ChildFailed(Exception):
-    pass
-
-
-class Child:
-    """A process that answers a line with a line of JSON. Its stderr is kept for when it dies."""
-
-    def __init__(self, name: str, command: list, log: Path, timeout: float = 600.0):
-        self.name, self.timeout, self.buffer = name, timeout, b""
-        self.log = log
-        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=log.open("wb"), env=environment())
-        begin = time.monotonic()
-        self.facts = self.answer()
-        say(f"{name} is ready after {time.monotonic() - begin:.0f} s")
-
-    def fail(self, what: str):
-        self.process.poll()
-        tail = self.log.read_text(errors="replace").strip().splitlines()[-12:]
-        raise ChildFailed(f"{self.name}: {what} (exit code {self.process.returncode})\n  " + "\n  ".join(tail))
-
-    def answer(self) -> dict:
-        deadline = time.monotonic() + self.timeout
-        while b"\n" not in self.buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
-                self.fail(f"no answer within {self.timeout:.0f} s")
-            piece = os.read(self.process.stdout.fileno(), 1 << 16)
-            if not piece:
-                try:
-                    self.process.wait(10)
-                except subprocess.TimeoutExpired:
-                    pass
-                self.fail("ended")
-            self.buffer += piece
-        line, self.buffer = self.buffer.split(b"\n", 1)
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            self.fail(f"answered {line[:200]!r}")
-        if "error" in answer:
-            self.fail(answer["error"])
-        return answer
-
-    def ask(self, word: str) -> dict:
-        try:
-            self.process.stdin.write(word.encode() + b"\n")
-            self.process.stdin.flush()
-        except OSError:
-            self.fail("ended")
-        return self.answer()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        try:
-            self.process.stdin.close()
-            self.process.wait(20)
-        except (OSError, subprocess.TimeoutExpired):
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-
-
-def take_turns(turns: list, rounds: int) -> dict:
-    """turns: (name, child, command). Every round asks each in order; name -> list of answers."""
-    answers = {name: [] for name, _, _ in turns}
-    for number in range(rounds):
-        for name, child, command in turns:
-            answers[name].append(child.ask(command))
-        shown = ", ".join(f"{name} {shown_of(answers[name][-1])}" for name, _, _ in turns)
-        say(f"round {number + 1} of {rounds}: {shown}")
-    return answers
-
-
-def shown_of(answer: dict) -> str:
-    for key, unit in (("total_ms", "ms"), ("frames_per_s", "frames/s"), ("gflops_per_s", "GFLOP/s")):
-        if key in answer:
-            return f"{answer[key]:.0f} {unit}"
-    return "?"
-
-
-def warm_up(child: Child) -> None:
-    """Two steps, and the peak so far is forgotten: packing weights and the loader's first batches are no steady step."""
-    child.ask("go"), child.ask("go"), child.ask("mark")
+BATCH = SETTING["batch_size"]
+PARTS = ["uncached", "cached", "data_96", "data_480", "modes"]
 
 
 # --------------------------------------------------------------------------- what is measured
@@ -134,13 +36,7 @@ class Bench:
         self.thaw, self.python = a.thaw, Path(sys.executable)
 
     def run(self, command: list) -> str:
-        log = self.work / "setup.log"
-        with log.open("ab") as err:
-            done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=err, text=True, env=environment())
-        if done.returncode != 0:
-            tail = log.read_text(errors="replace").strip().splitlines()[-12:]
-            raise ChildFailed(f"{shlex.join(str(w) for w in command)} ended with {done.returncode}\n  " + "\n  ".join(tail))
-        return done.stdout
+        return run_command(command, self.work / "setup.log")
 
     # --- inputs
     def dataset(self, name: str, *flags) -> Path:
@@ -178,8 +74,9 @@ class Bench:
                   "fp32", *flags])
         return flags
 
-    def lerobot_child(self, name: str, what: str, *flags) -> Child:
-        command = [self.python, ROOT / "scripts/bench_lerobot.py", what, "--checkpoint", self.checkpoint(), "--threads", THREADS]
+    def lerobot_child(self, name: str, what: str, *flags, checkpoint: Path | None = None) -> Child:
+        command = [self.python, ROOT / "scripts/bench_lerobot.py", what, "--checkpoint", checkpoint or self.checkpoint(),
+                   "--threads", THREADS]
         return Child(name, [*command, *flags], self.work / f"{name}.log")
 
     def inputs(self) -> Path:
@@ -234,6 +131,9 @@ class Bench:
 
     def data_480(self) -> dict:
         return self.data(self.dataset("frames_480", "--size", 480, "--codec", "av1", "--episodes", 4, "--frames", 40), 10)
+
+    def modes(self) -> dict:
+        return ModesBench(self, TOKENIZER).measure(self.a.rounds)
 
     def predicted(self, cache: str, draws: int = 1) -> dict:
         """What `thaw plan` says beforehand: bytes above the process itself, and seconds."""

@@ -163,6 +163,62 @@ def memory_lines(runs: dict) -> list:
             "(which the ratios compare), and as a whole.", "", "| | above the start | whole process |", "|---|---|---|", *lines, ""]
 
 
+# --------------------------------------------------------------------------- by what trains
+MODES_HEAD = ["trains", "parameters", "thaw's head, MB", "LeRobot's file, MB", "step, ms: thaw", "thaw, cached (cut)", "LeRobot",
+              "thaw / LeRobot", "cached / LeRobot", "peak, MB: thaw", "thaw, cached", "LeRobot"]
+
+
+def modes_lines(runs: dict) -> list:
+    if "modes" not in runs:
+        return []
+    run = runs["modes"]
+    setting = "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in run["setting"].items())
+    worst = max(abs(loss / mode["first_loss"]["lerobot"] - 1) for mode in run["modes"].values()
+                for loss in mode["first_loss"].values())
+    return ["## By what trains: all, last blocks, the expert, low-rank adapters", "", f"Another setting: {setting}.", "",
+            "| " + " | ".join(MODES_HEAD) + " |", "|---" * len(MODES_HEAD) + "|",
+            *[mode_row(mode) for mode in run["modes"].values()], "",
+            "thaw and LeRobot train the same tensors, checked by name against AdamW's moments. LeRobot has no cache, and saves the "
+            "whole policy unless PEFT saves an adapter (with modules at full rank where there are some). Without an entry under "
+            "\"cached\", the gradient boundary lies before everything that a cache could keep. First losses of a mode differ by at "
+            f"most {worst:.1e} of their value.", "", *lora_lines(run["modes"])]
+
+
+def mode_row(mode: dict) -> str:
+    r, peer = mode["rounds"], median(mode["rounds"]["lerobot"], "total_ms")
+    mine, cached = median(r["thaw"], "total_ms"), r.get("thaw_cached")
+    cells = [mode["words"], f"{mode['trainable_parameters']:,}", number(mode["head_bytes"] * 1e-6),
+             f"{number(mode['lerobot_saves']['bytes'] * 1e-6)} ({'adapter' if mode['lora'] else 'policy'})", f"{mine:.0f}",
+             f"{median(cached, 'total_ms'):.0f} ({mode['cut']})" if cached else "", f"{peer:.0f}", f"{mine / peer:.2f}",
+             f"{median(cached, 'total_ms') / peer:.2f}" if cached else "", f"{peak(r['thaw']) * 1e-6:.0f}",
+             f"{peak(cached) * 1e-6:.0f}" if cached else "", f"{peak(r['lerobot']) * 1e-6:.0f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def share(modes: dict, part: str, whole: str, side: str, key: str) -> str:
+    """A median of one mode, as a share of the same of another."""
+    return f"{median(modes[part]['rounds'][side], key) / median(modes[whole]['rounds'][side], key):.2f}"
+
+
+def lora_lines(modes: dict) -> list:
+    """What adapters cost, in figures of the table alone."""
+    lora, expert = modes["lora"], modes["lora_expert"]
+    trained = lora["trainable_parameters"] / modes["full"]["trainable_parameters"]
+    text = (f"**What LoRA costs.** On all blocks it trains {trained:.1%} of the parameters that full training does. Its backward "
+            f"starts at the loss and walks everything down to the first adapter, in stage {lora['boundary']}: "
+            f"{share(modes, 'lora', 'full', 'thaw', 'backward_ms')} of the time of full training's, and "
+            f"{share(modes, 'lora', 'last_2', 'thaw', 'backward_ms')} of what the last 2 blocks of every stack take at full rank "
+            f"(LeRobot with PEFT: {share(modes, 'lora', 'full', 'lerobot', 'backward_ms')} and "
+            f"{share(modes, 'lora', 'last_2', 'lerobot', 'backward_ms')}); the whole step takes "
+            f"{share(modes, 'lora', 'full', 'thaw', 'total_ms')} of the full one.")
+    if lora["cut"] == "none" and expert["cut"] != "none":
+        cached, plain = (median(expert["rounds"][side], "total_ms") for side in ("thaw_cached", "thaw"))
+        text += (f" Below the first adapter lies no cut, so that no cache helps it. On the expert alone all before the expert can be "
+                 f"kept ({expert['cut']}): a step with the cache takes {cached / plain:.2f} of one without, and "
+                 f"{share(modes, 'lora_expert', 'expert', 'thaw_cached', 'total_ms')} of the cached step that trains the expert whole.")
+    return [text, ""]
+
+
 NOTES = ("<!-- notes: kept when this page is written again -->", "<!-- /notes -->")
 
 
@@ -193,7 +249,7 @@ def render(document: dict, page: Path) -> str:
         lines += [f"The same work on both sides: from the same weights, batch, noise and time, the first losses differ by "
                   f"{agreement['first_loss_relative_difference']:.1e} of their value and the first sampled actions by "
                   f"{agreement['sampled_action_relative_difference']:.1e} of the largest.", ""]
-    lines += parts_table(runs) + memory_lines(runs) + prediction_lines(runs)
+    lines += parts_table(runs) + memory_lines(runs) + prediction_lines(runs) + modes_lines(runs)
     lines += [
         "## How it is measured", "",
         "* **Step**: thaw's `Trainer::step` on a dataset of four frames with LeRobot's default freeze, and LeRobot's forward, "
@@ -207,12 +263,17 @@ def render(document: dict, page: Path) -> str:
         "of its blocks, attention included, over the time of its stages. The cached step's share counts forward and backward "
         "FLOPs of the stages that ran, over the whole step, optimizer included.",
         "* **Data**: a frame is one decoded picture. Both loaders read uint8 pictures of two cameras, state, and chunks of 50 "
-        "actions, in random order, with two workers. Batches that were read ahead before a round are not counted.", "",
+        "actions, in random order, with two workers. Batches that were read ahead before a round are not counted.",
+        "* **By what trains**: as a step above; for each mode thaw, thaw with the deepest cache that its plan allows, and LeRobot "
+        "take turns. LeRobot's parameters outside the mode are frozen with `requires_grad` (its own flags for full training would freeze "
+        "keys, values and a norm of the last language block too); adapters are made by `peft.get_peft_model`, modules at full rank "
+        "by its `modules_to_save`. A head is what one step of `thaw train` leaves.", "",
         "Parts: " + "; ".join(f"{name} on {run['date']}, load {run['load_average']:.2f} when it began" for name, run in
                               runs.items()) + ".", "",
         "## Again", "",
-        "    scripts/bench-peers                                    # all, about a quarter of an hour on two cores",
-        "    scripts/bench-peers --only data_96,data_480 --rounds 9 # some figures, merged into the others", "",
+        "    scripts/bench-peers                                    # all, about twenty minutes on two cores",
+        "    scripts/bench-peers --only data_96,data_480 --rounds 9 # some figures, merged into the others",
+        "    scripts/bench-peers --only modes                       # the table by what trains", "",
         NOTES[0], kept_notes(page), NOTES[1], "",
     ]
     return "\n".join(lines)
