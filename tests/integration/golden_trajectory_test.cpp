@@ -5,6 +5,7 @@
 
 #include "support/command.h"
 #include "support/golden.h"
+#include "support/recorded_training.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 #include "thaw/models/registry.h"
 #include "thaw/train/policy_task.h"
@@ -40,26 +41,6 @@ Batch recorded_batch(const std::map<std::string, at::Tensor>& inputs) {
   return batch;
 }
 
-TrainOptions recorded_options(const Json& mode) {
-  const Json& optimizer = mode["optimizer"];
-  const Json& scheduler = mode["scheduler"];
-  TrainOptions options{.steps = 10, .precision = Precision::fp32, .quiet = true};
-  options.optimizer = {.learning_rate = optimizer["lr"].get<double>(),
-                       .beta1 = optimizer["betas"][0].get<double>(),
-                       .beta2 = optimizer["betas"][1].get<double>(),
-                       .eps = optimizer["eps"].get<double>(),
-                       .weight_decay = optimizer["weight_decay"].get<double>()};
-  options.grad_clip_norm = optimizer["grad_clip_norm"].get<double>();
-  options.schedule = {.kind = ScheduleKind::cosine,
-                      .warmup_steps = scheduler["num_warmup_steps"].get<std::int64_t>(),
-                      .decay_steps = scheduler["num_decay_steps"].get<std::int64_t>(),
-                      .decay_learning_rate = scheduler["decay_lr"].get<double>(),
-                      .auto_scale = false};
-  return options;
-}
-
-at::Tensor scalar(double value) { return at::scalar_tensor(value, at::kDouble); }
-
 /// README: a key bias has a mathematically zero gradient, so AdamW turns rounding noise into steps.
 bool is_rounding_noise(const std::string& name) {
   return name.find("vision") != std::string::npos && name.ends_with("k_proj.bias");
@@ -85,7 +66,7 @@ class GoldenTrajectory : public testing::TestWithParam<std::string> {
 
     const FreezePlan plan = LayerFreezePolicy{}.resolve(*policy);
     expect_trainable_set(plan, recorded);
-    Trainer trainer(policy, plan, recorded_options(recorded));
+    Trainer trainer(policy, plan, golden::recorded_options(recorded));
     const auto task = make_task<Batch>([&batch](std::int64_t) { return batch; },
                                        [&](const Batch& b) { return policy_loss(*policy, plan.boundary, b, draw); });
 
@@ -94,16 +75,17 @@ class GoldenTrajectory : public testing::TestWithParam<std::string> {
     const auto expected = [&](const std::string& what, std::int64_t step) {
       return outputs.at(prefix + what)[step].to(at::kDouble);
     };
-    for (std::int64_t step = 0; step < 10; ++step) {
+    for (std::int64_t step = 0; step < golden::kRecordedSteps; ++step) {
       const StepReport done = trainer.step(*task);
       const double relative = step == 0 ? 1e-5 : 1e-4;
-      report.expect("loss", "loss", scalar(done.loss()), expected("loss", step), {.relative = relative});
-      report.expect("lr", "lr", scalar(done.learning_rate), expected("lr", step), {.relative = 1e-12});
-      report.expect("grad norm", "grad_norm", scalar(done.grad_norm()), expected("grad_norm", step),
+      report.expect("loss", "loss", golden::scalar(done.loss()), expected("loss", step), {.relative = relative});
+      report.expect("lr", "lr", golden::scalar(done.learning_rate), expected("lr", step), {.relative = 1e-12});
+      report.expect("grad norm", "grad_norm", golden::scalar(done.grad_norm()), expected("grad_norm", step),
                     {.relative = 1e-4});
     }
     const at::Tensor last = policy_loss(*policy, plan.boundary, batch, draw).detach().to(at::kDouble);
-    report.expect("loss", "loss after the last step", last, expected("loss", 10), {.relative = 1e-4});
+    report.expect("loss", "loss after the last step", last, expected("loss", golden::kRecordedSteps),
+                  {.relative = 1e-4});
     expect_final(report, *policy, outputs, prefix + "final/", recorded["final_l2"]);
   }
 
@@ -125,7 +107,7 @@ class GoldenTrajectory : public testing::TestWithParam<std::string> {
       }
       if (!final_l2.contains(item.key()) || is_rounding_noise(item.key())) continue;
       const at::Tensor norm = value.to(at::kDouble).norm();
-      const at::Tensor recorded = scalar(final_l2[item.key()].get<double>());
+      const at::Tensor recorded = golden::scalar(final_l2[item.key()].get<double>());
       report.expect("final L2 norms", item.key(), norm, recorded, {.absolute = 1e-4, .relative = 1e-4});
       if (!has_zero_gradient(policy, item.key())) continue;
       // Decay alone moves it, by less than the bound above.
