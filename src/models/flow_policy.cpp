@@ -10,6 +10,7 @@
 #include "line_parts_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
+#include "thaw/models/aloha.h"
 #include "thaw/nn/linear.h"
 #include "thaw/nn/packed_weights.h"
 #include "thaw/policy/adapters.h"
@@ -137,7 +138,8 @@ at::Tensor FlowPolicy::sample_from(PrefixState state, const at::Tensor& noise) c
     run_stages(line_, first_draw_stage_, line_.size(), state);
     actions = actions + state.at(keys_.velocity) * step;
   }
-  return from_network(actions.narrow(2, 0, shape_.width));
+  const at::Tensor chunk = actions.narrow(2, 0, shape_.width);
+  return shape_.actions_to_aloha ? pi_actions_to_aloha(chunk) : chunk.contiguous();
 }
 
 std::map<std::string, at::Tensor> FlowPolicy::read_again(std::span<const std::string> names) const {

@@ -26,6 +26,7 @@ struct FlowShape {
   std::int64_t padded_width = 0;  ///< A
   std::int64_t width = 0;         ///< D
   std::int64_t steps = 10;        ///< of the Euler sampler
+  bool actions_to_aloha = false;  ///< sampled actions go through pi_actions_to_aloha (models/aloha.h)
   FlowTime time;
 };
 
@@ -84,8 +85,6 @@ class FlowPolicy : public Policy {
   [[nodiscard]] virtual at::Tensor action_target(const Batch& batch) const = 0;
   /// Steps of the chunk that do not count in the loss, (B, T) bool; undefined when all do.
   [[nodiscard]] virtual at::Tensor ignored_steps(const Batch& batch) const = 0;
-  /// A sampled chunk (B, T, D) in the units of the normalised dataset.
-  [[nodiscard]] virtual at::Tensor from_network(const at::Tensor& chunk) const { return chunk.contiguous(); }
 
  private:
   ModelLayout layout_;

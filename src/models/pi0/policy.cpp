@@ -4,7 +4,6 @@
 #include "../batch_inputs_impl.h"
 #include "../weights_impl.h"
 #include "policy_impl.h"
-#include "thaw/models/aloha.h"
 #include "thaw/models/pi0/inputs.h"
 #include "thaw/nn/parameter_tree.h"
 #include "thaw/policy/adapters.h"
@@ -18,6 +17,7 @@ models::FlowShape shape_of(const Pi0Config& config) {
           .padded_width = config.max_action_dim,
           .width = config.action_dim(),
           .steps = config.num_inference_steps,
+          .actions_to_aloha = config.adapt_to_pi_aloha,
           .time = {.alpha = config.time_alpha, .scale = config.time_scale, .offset = config.time_offset}};
 }
 
@@ -68,10 +68,6 @@ PrefixState Pi0Policy::begin_without_images(const Batch& batch) const {
 at::Tensor Pi0Policy::action_target(const Batch& batch) const { return pi0::action_target(config(), batch); }
 
 at::Tensor Pi0Policy::ignored_steps(const Batch& /*batch*/) const { return {}; }
-
-at::Tensor Pi0Policy::from_network(const at::Tensor& chunk) const {
-  return config().adapt_to_pi_aloha ? pi_actions_to_aloha(chunk) : chunk.contiguous();
-}
 
 std::shared_ptr<Policy> Pi0Policy::with_adapters(std::span<const Adapter> adapters, std::uint64_t seed) const {
   ModelLayout adapted = thaw::with_adapters(layout(), adapters);

@@ -39,7 +39,6 @@ class Pi0Policy final : public models::FlowPolicy {
   [[nodiscard]] at::Tensor action_target(const Batch& batch) const override;
   /// None: LeRobot's pi0 and pi0.5 learn the steps behind an episode's end too.
   [[nodiscard]] at::Tensor ignored_steps(const Batch& batch) const override;
-  [[nodiscard]] at::Tensor from_network(const at::Tensor& chunk) const override;
 
  private:
   Pi0Policy(std::shared_ptr<const Network> network, models::FlowParts parts)

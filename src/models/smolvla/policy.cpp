@@ -22,7 +22,8 @@ std::shared_ptr<SmolVLAPolicy> SmolVLAPolicy::make(const SmolVLAConfig& config, 
                           .shape = {.chunk = config.chunk_size,
                                     .padded_width = config.max_action_dim,
                                     .width = config.action_dim(),
-                                    .steps = config.num_steps},
+                                    .steps = config.num_steps,
+                                    .actions_to_aloha = config.adapt_to_pi_aloha},
                           .keys = {.noisy_actions = keys::kNoisyActions,
                                    .time = keys::kTime,
                                    .velocity = keys::kVelocity,
@@ -62,10 +63,6 @@ at::Tensor SmolVLAPolicy::ignored_steps(const Batch& batch) const {
   const at::Tensor& actions = batch.at(models::kActionKey);
   models::require_shape(models::kActionPadKey, is_pad, {actions.size(0), actions.size(1)});
   return is_pad.to(at::kBool);
-}
-
-at::Tensor SmolVLAPolicy::from_network(const at::Tensor& chunk) const {
-  return config().adapt_to_pi_aloha ? pi_actions_to_aloha(chunk) : chunk.contiguous();
 }
 
 std::shared_ptr<Policy> SmolVLAPolicy::with_adapters(std::span<const Adapter> adapters, std::uint64_t seed) const {

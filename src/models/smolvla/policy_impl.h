@@ -38,7 +38,6 @@ class SmolVLAPolicy final : public models::FlowPolicy {
   [[nodiscard]] at::Tensor action_target(const Batch& batch) const override;
   /// Steps behind the end of the episode.
   [[nodiscard]] at::Tensor ignored_steps(const Batch& batch) const override;
-  [[nodiscard]] at::Tensor from_network(const at::Tensor& chunk) const override;
 
  private:
   SmolVLAPolicy(std::shared_ptr<const Network> network, models::FlowParts parts)
