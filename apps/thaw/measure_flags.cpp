@@ -55,4 +55,13 @@ MeasureReport measure(const std::filesystem::path& folder, const MeasureFlags& f
   return report;
 }
 
+MeasureReport measure_for_pruning(const std::filesystem::path& folder, const MeasureFlags& flags,
+                                  const PruneOptions& options, const ModelLayout& layout) {
+  MeasureOptions measures = flags.options;
+  for (const BlockStack& stack : joined_stacks(layout, options.stack)) measures.stacks.push_back(stack.name);
+  measures.gradients = options.needs_gradients();
+  measures.similarity = !measures.gradients;
+  return measure(folder, flags, measures);
+}
+
 }  // namespace thaw::cli

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "thaw/study/measure.h"
+#include "thaw/study/prune.h"
 
 namespace thaw::cli {
 
@@ -24,5 +25,9 @@ struct MeasureFlags {
 /// `base`: a folder to measure divergence from, or empty. @throws UsageError without a dataset; as measure_policy
 [[nodiscard]] MeasureReport measure(const std::filesystem::path& folder, const MeasureFlags& flags,
                                     const MeasureOptions& options, const std::filesystem::path& base = {});
+
+/// The measures that choosing blocks by these options looks at. @throws as measure
+[[nodiscard]] MeasureReport measure_for_pruning(const std::filesystem::path& folder, const MeasureFlags& flags,
+                                                const PruneOptions& options, const ModelLayout& layout);
 
 }  // namespace thaw::cli

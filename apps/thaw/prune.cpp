@@ -55,20 +55,12 @@ PruneOptions prune_options(const PruneFlags& flags) {
   return options;
 }
 
-MeasureReport calibrate(const PruneFlags& flags, const PruneOptions& options, const ModelLayout& layout) {
-  MeasureOptions measures = flags.measures.options;
-  for (const BlockStack& stack : joined_stacks(layout, options.stack)) measures.stacks.push_back(stack.name);
-  measures.gradients = options.needs_gradients();
-  measures.similarity = !measures.gradients;
-  return measure(flags.policy, flags.measures, measures);
-}
-
 void run_prune(const PruneFlags& flags, const Outcome& outcome) {
   const PruneOptions options = prune_options(flags);
   const ModelLayout layout = layout_of_named_config(flags.policy.string());
   options.validate(layout);
   std::optional<MeasureReport> report;
-  if (options.needs_measures()) report = calibrate(flags, options, layout);
+  if (options.needs_measures()) report = measure_for_pruning(flags.policy, flags.measures, options, layout);
   const PruningChoice choice = choose_blocks(layout, options, report ? &*report : nullptr);
   const Json written = write_pruned(*load_policy(flags.policy), choice, flags.output);
   if (outcome.json) {

@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "command.h"
+#include "sweep_bases.h"
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
 #include "thaw/core/json.h"
@@ -30,6 +31,7 @@ namespace fs = std::filesystem;
 
 struct SweepFlags {
   TrainFlags train;
+  SweepPruneFlags prune;
   std::string stacks;
   std::string blocks;
   std::string rules;
@@ -51,7 +53,8 @@ struct SweepFlags {
   fs::path worker;
 };
 
-/// Flags of a sweep that a training has not, or has with one value: what config.toml of the picked run leaves out.
+/// Flags of a sweep that a training has not, or has with one value, beside those of pruning: what config.toml of the
+/// picked run leaves out.
 const std::vector<std::string> kOwnFlags{
     "stack",      "blocks",     "rules", "lr",     "draws",  "seed",      "lr-search",
     "lr-beyond",  "halving",    "keep",  "figure", "cost",   "evaluator", "evaluator-timeout",
@@ -157,8 +160,30 @@ struct Session {
   Session(SweepFlags& flags, const CLI::App& command, const Outcome& outcome)
       : options(options_of(flags, command, outcome)),
         dataset(open_dataset(flags.train)),
-        subject(sweep_policy(open_policy(flags.train, dataset), dataset, options)),
-        plan(sweep_plan(*subject, grid_of(flags))) {
+        bases(flags.prune, flags.train, flags.stacks) {}
+
+  /// All that can be wrong with what was asked is found here, and nothing is written.
+  void begin(const SweepFlags& flags) {
+    subject = sweep_policy(open_policy(flags.train, dataset), dataset, options);
+    plan_grid(flags);
+    setting = subject->setting();
+    if (!bases.wanted()) return;
+    setting["pruning"] = bases.question();
+    subject.reset();  // makes room for what is measured
+    SweepGrid grid = grid_of(flags);
+    grid.learning_rates = plan.learning_rates;
+    bases.choose(dataset, options, grid);
+  }
+
+  /// Once the pruned bases are there.
+  void use_bases(const SweepFlags& flags) {
+    if (!bases.wanted()) return;
+    subject = sweep_policies(bases.sources(dataset), dataset, options);
+    plan_grid(flags);
+  }
+
+  void plan_grid(const SweepFlags& flags) {
+    plan = sweep_plan(*subject, grid_of(flags));
     add_schedule(flags, plan);
   }
 
@@ -173,15 +198,19 @@ struct Session {
 
   TrainOptions options;
   LeRobotDataset dataset;
+  SweepBases bases;
   std::unique_ptr<SweepSubject> subject;
+  Json setting;
   SweepPlan plan;
 };
 
-SweepRunOptions run_options(const SweepFlags& flags) {
+SweepRunOptions run_options(const SweepFlags& flags, const SweepBases& bases) {
   SweepRunOptions options{.keep_heads = flags.keep_heads};
   options.evaluator = {.command = flags.evaluator, .seconds = flags.evaluator_timeout};
+  options.evaluator.environment_of = [&bases](const SweepPoint& point) {
+    return std::map<std::string, std::string>{{"THAW_POLICY", fs::absolute(bases.folder(point.pruning)).string()}};
+  };
   options.evaluator.environment = {
-      {"THAW_POLICY", fs::absolute(flags.train.policy).string()},
       {"THAW_DATASET", fs::absolute(flags.train.dataset).string()},
       {"THAW_TOKENIZER", flags.train.tokenizer.empty() ? std::string() : fs::absolute(flags.train.tokenizer).string()}};
   return options;
@@ -200,11 +229,11 @@ class ProgressLine final : public SweepObserver {
         ProgressOptions{.label = "sweep", .total = static_cast<std::int64_t>(known), .start = done_, .quiet = quiet_});
   }
   void on_progress(const SweepPoint& point, std::int64_t step, double loss) override {
-    update(fmt::format("{} seed {} step {}/{} loss {:.4f}", point.freeze, point.seed, step, point.steps, loss));
+    update(fmt::format("{} seed {} step {}/{} loss {:.4f}", point.name(), point.seed, step, point.steps, loss));
   }
   void on_result(const SweepResult& result) override {
     ++done_;
-    const std::string name = fmt::format("{} seed {}", result.point.freeze, result.point.seed);
+    const std::string name = fmt::format("{} seed {}", result.point.name(), result.point.seed);
     if (result.failed()) log_warning(fmt::format("{}: {}", name, result.error));
     update(result.held_out ? fmt::format("{} held-out loss {:.4f}", name, result.held_out->loss) : name);
   }
@@ -245,12 +274,15 @@ ReportOptions report_options(const SweepFlags& flags, const SweepPlan& plan) {
 
 /// The picked configuration as config.toml of a training says it, so that the run can be resumed and merged.
 std::string config_of_pick(const CLI::App& command, const SweepFlags& flags, const SweepCandidate& picked,
-                           const std::string& rules) {
+                           const fs::path& base, const std::string& rules) {
   std::vector<std::string> leave_out = kOwnFlags;
-  leave_out.insert(leave_out.end(), {"resume", "config-file", "json", "quiet", "freeze", "freeze-file", "output"});
+  for (const std::string& name : SweepPruneFlags::names()) leave_out.push_back(name);
+  leave_out.insert(leave_out.end(),
+                   {"resume", "config-file", "json", "quiet", "freeze", "freeze-file", "output", "policy"});
   std::string text = flags_as_toml(command, kPaths, leave_out);
-  text += fmt::format("freeze = '{}'\nlr = {}\ndraws = {}\nseed = {}\nsteps = {}\noutput = '{}'\n", rules,
-                      picked.learning_rate, picked.draws, picked.seeds.front(), flags.auto_steps,
+  text += fmt::format("policy = '{}'\nfreeze = '{}'\nlr = {}\ndraws = {}\nseed = {}\nsteps = {}\noutput = '{}'\n",
+                      fs::absolute(base).lexically_normal().string(), rules, picked.learning_rate, picked.draws,
+                      picked.seeds.front(), flags.auto_steps,
                       fs::absolute(flags.train.options.output / "run").lexically_normal().string());
   return text;
 }
@@ -258,8 +290,9 @@ std::string config_of_pick(const CLI::App& command, const SweepFlags& flags, con
 /// Trains the pick at full length, as `thaw train` would.
 FitResult train_pick(const CLI::App& command, const SweepFlags& flags, const Session& session,
                      const SweepCandidate& picked) {
-  const auto freeze = std::find_if(session.plan.freezes.begin(), session.plan.freezes.end(),
-                                   [&picked](const SweepFreeze& each) { return each.label == picked.freeze; });
+  const auto freeze = std::find_if(
+      session.plan.freezes.begin(), session.plan.freezes.end(),
+      [&picked](const SweepFreeze& each) { return each.label == picked.freeze && each.pruning == picked.pruning; });
   TrainOptions options = session.options;
   options.output = flags.train.options.output / "run";
   options.resume = fs::exists(options.output / "plan.json");
@@ -269,8 +302,10 @@ FitResult train_pick(const CLI::App& command, const SweepFlags& flags, const Ses
   options.optimizer.learning_rate = picked.learning_rate;
   std::string rules;
   for (const std::string& rule : freeze->policy.rules()) rules += (rules.empty() ? "" : ",") + rule;
-  options.config_text = config_of_pick(command, flags, picked, rules);
-  const std::shared_ptr<Policy> policy = open_policy(flags.train, session.dataset);
+  TrainFlags train = flags.train;
+  train.policy = session.bases.folder(picked.pruning).string();
+  options.config_text = config_of_pick(command, flags, picked, train.policy, rules);
+  const std::shared_ptr<Policy> policy = open_policy(train, session.dataset);
   Trainer trainer(policy, freeze->policy.resolve(*policy), options);
   return trainer.fit(session.dataset);
 }
@@ -286,7 +321,12 @@ ExitCode stopped_code() { return stop_signal() == SIGTERM ? ExitCode::terminated
 
 void run_worker(SweepFlags& flags, const CLI::App& command, Outcome& outcome) {
   Session session(flags, command, outcome);
-  const SweepRunOptions options = run_options(flags);
+  if (session.bases.wanted()) {
+    session.use_bases(flags);
+  } else {
+    session.begin(flags);
+  }
+  const SweepRunOptions options = run_options(flags, session.bases);
   const SignalScope signals;
   const PointRunner runner =
       points_in_turn(session.plan, *session.subject, flags.train.options.output / "heads", options);
@@ -298,11 +338,14 @@ void run_sweep_command(SweepFlags& flags, const CLI::App& command, Outcome& outc
     throw UsageError(Problem{.where = "--jobs", .expected = "at least 1", .found = fmt::format("{}", flags.jobs)});
   }
   Session session(flags, command, outcome);
+  session.begin(flags);
   const ReportOptions report = report_options(flags, session.plan);
-  SweepFolder folder(flags.train.options.output, session.subject->setting(), session.options.resume,
+  SweepFolder folder(flags.train.options.output, session.setting, session.options.resume,
                      flags_as_toml(command, kPaths, {"resume", "config-file", "json", "quiet", "worker"}));
+  session.bases.write();
+  session.use_bases(flags);
 
-  SweepRunOptions options = run_options(flags);
+  SweepRunOptions options = run_options(flags, session.bases);
   ProgressLine progress(session.options.quiet);
   options.observer = &progress;
   const SignalScope signals;
@@ -341,7 +384,7 @@ void run_sweep_command(SweepFlags& flags, const CLI::App& command, Outcome& outc
 void replace_with_lists(CLI::App& command, SweepFlags& flags) {
   for (const char* name : {"--lr", "--draws", "--seed"}) command.remove_option(command.get_option(name));
   // A freeze of the grid holds for the whole training.
-  for (const char* name : {"--freeze-schedule", "--rotate-blocks"}) {
+  for (const char* name : {"--freeze-schedule", "--rotate-blocks", "--lora"}) {
     if (CLI::Option* option = command.get_option_no_throw(name)) command.remove_option(option);
   }
   command.add_option("--lr", flags.rates, "peak learning rates, as in 3e-4,1e-3 (default: the policy's)");
@@ -393,10 +436,12 @@ void add_sweep_command(CLI::App& app, Outcome& outcome) {
       "  thaw sweep --policy base --dataset data/ --stack language --blocks 0,1,2,4,all --steps 500 --output sweeps/n\n"
       "  thaw sweep --policy base --dataset data/ --stack '*' --blocks 1,2,4 --lr 1e-4,3e-4,1e-3 --lr-search 100 \\\n"
       "             --halving 150 --steps 500 --auto 20000 --output sweeps/n\n"
+      "  thaw sweep --policy base --dataset data/ --stack language --blocks 0,2,all --prune 0,2,4 --output sweeps/p\n"
       "  thaw sweep --resume sweeps/n");
   add_training_flags(*command, flags->train);
   replace_with_lists(*command, *flags);
   add_grid_flags(*command, *flags);
+  flags->prune.add_to(*command);
   add_outcome_flags(*command, *flags);
   command->callback([flags, command, &outcome] {
     if (flags->worker.empty()) {

@@ -16,8 +16,8 @@ constexpr const char* kStyle = R"(
 :root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:64rem;padding:1rem;background:Canvas;color:CanvasText}
 h1{font-size:1.4rem}h2{font-size:1.2rem;margin-top:2rem}h3{font-size:1rem}
-figure{margin:1rem 0}figcaption{font-size:.9rem}
-svg{max-width:100%;height:auto;display:block}svg text{fill:CanvasText;font:11px system-ui,sans-serif}
+figure{margin:1rem 0;min-width:0}figcaption{font-size:.9rem}
+svg{display:block}svg text{fill:CanvasText;font:11px system-ui,sans-serif}
 .maps{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.15rem .6rem;text-align:right;border-bottom:1px solid GrayText}
@@ -36,6 +36,16 @@ std::string colour(double share) {
     mixed[i] = static_cast<int>(std::lround(kStops[lower][i] * (1.0 - part) + kStops[lower + 1][i] * part));
   }
   return fmt::format("#{:02x}{:02x}{:02x}", mixed[0], mixed[1], mixed[2]);
+}
+
+/// A drawing with its caption. What is wider than a phone is scrolled, by keyboard too, since smaller it could not be
+/// read.
+std::string figure(const std::string& caption, const std::string& label, std::int64_t width, std::int64_t height,
+                   const std::string& content) {
+  return fmt::format(
+      R"(<figure><figcaption>{0}</figcaption><div class="scroll" tabindex="0" role="region" aria-label="{1}">)"
+      R"(<svg viewBox="0 0 {2} {3}" width="{2}" height="{3}" role="img" aria-label="{1}">{4}</svg></div></figure>)",
+      escaped(caption), escaped(label), width, height, content);
 }
 
 std::string state_name(std::int64_t state) { return state == 0 ? "in" : std::to_string(state - 1); }
@@ -61,9 +71,8 @@ std::string heat_map(const at::Tensor& values, double least, double most, const 
                       colour((value - least) / (most - least)), state_name(i), state_name(j), value);
     }
   }
-  return fmt::format(
-      R"(<figure><figcaption>{0}, from {1:g} (dark) to {2:g} (bright)</figcaption><svg viewBox="0 0 {3} {3}" width="{3}" role="img" aria-label="{0} of the stream before block 0 (in) and behind each block">{4}</svg></figure>)",
-      escaped(title), least, most, side, cells);
+  return figure(fmt::format("{}, from {:g} (dark) to {:g} (bright)", title, least, most),
+                title + " of the stream before block 0 (in) and behind each block", side, side, cells);
 }
 
 std::string bars(const std::vector<double>& values, const std::string& title) {
@@ -82,9 +91,8 @@ std::string bars(const std::vector<double>& values, const std::string& title) {
         R"(<rect class="bar" x="{}" y="{:.1f}" width="{}" height="{:.1f}"><title>block {}: {:.4g}</title></rect>)",
         left + 3, kHeight - height, kWidth - 6, height, i, values[i]);
   }
-  return fmt::format(
-      R"(<figure><figcaption>{0}, at most {1:.4g}</figcaption><svg viewBox="0 0 {2} {3}" width="{2}" role="img" aria-label="{0} of each block">{4}</svg></figure>)",
-      escaped(title), most, static_cast<int>(values.size()) * kWidth, kHeight + 18, marks);
+  return figure(fmt::format("{}, at most {:.4g}", title, most), title + " of each block",
+                static_cast<std::int64_t>(values.size()) * kWidth, kHeight + 18, marks);
 }
 
 std::string group_section(const StackMeasures& stack, const GroupMeasures& group) {

@@ -19,8 +19,8 @@ constexpr std::array<std::pair<std::string_view, SweepCost>, 3> kCosts{
     {{"parameters", SweepCost::parameters}, {"memory", SweepCost::memory}, {"time", SweepCost::time}}};
 
 bool is_of(const SweepCandidate& candidate, const SweepPoint& point) {
-  return candidate.freeze == point.freeze && candidate.learning_rate == point.learning_rate &&
-         candidate.draws == point.draws;
+  return candidate.freeze == point.freeze && candidate.pruning == point.pruning &&
+         candidate.learning_rate == point.learning_rate && candidate.draws == point.draws;
 }
 
 SweepCandidate& candidate_of(std::vector<SweepCandidate>& candidates, const SweepPoint& point) {
@@ -29,6 +29,7 @@ SweepCandidate& candidate_of(std::vector<SweepCandidate>& candidates, const Swee
   if (found != candidates.end()) return *found;
   candidates.push_back({.freeze = point.freeze,
                         .blocks = point.blocks,
+                        .pruning = point.pruning,
                         .learning_rate = point.learning_rate,
                         .draws = point.draws,
                         .steps = point.steps});
@@ -81,7 +82,7 @@ std::tuple<double, double, double> price(const SweepCandidate& candidate, SweepC
 }
 
 std::string describe(const SweepCandidate& candidate) {
-  std::string text = fmt::format("{} at rate {:g}", candidate.freeze, candidate.learning_rate);
+  std::string text = fmt::format("{} at rate {:g}", candidate.name(), candidate.learning_rate);
   if (candidate.draws > 1) text += fmt::format(" with {} draws", candidate.draws);
   return text;
 }
@@ -103,6 +104,7 @@ Json candidate_to_json(const SweepCandidate& candidate) {
             {"draws", candidate.draws},   {"steps", candidate.steps},
             {"mean", candidate.mean},     {"ids", candidate.ids}};
   if (candidate.spread) json["standard_error"] = *candidate.spread;
+  add_pruning(json, candidate.pruning);
   return json;
 }
 

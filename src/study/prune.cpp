@@ -316,6 +316,15 @@ Json pruning_report(const ModelLayout& before, const ModelLayout& after, const P
   return report;
 }
 
+BlockLists removed_blocks(const Json& report, const std::string& where) {
+  BlockLists removed;
+  for (const Json& stack : json_field<Json>(report, "stacks", where)) {
+    Blocks blocks = json_field<Blocks>(stack, "removed", where);
+    if (!blocks.empty()) removed[json_field<std::string>(stack, "name", where)] = std::move(blocks);
+  }
+  return removed;
+}
+
 std::string pruning_table(const Json& report) {
   std::string text;
   for (const Json& stack : report["stacks"]) {

@@ -21,7 +21,7 @@ std::string spread_text(const SweepCandidate& candidate) {
 }
 
 bool same(const SweepCandidate& a, const SweepCandidate& b) {
-  return a.freeze == b.freeze && a.learning_rate == b.learning_rate && a.draws == b.draws;
+  return a.freeze == b.freeze && a.pruning == b.pruning && a.learning_rate == b.learning_rate && a.draws == b.draws;
 }
 
 std::string with_figure(const std::string& svg, const std::string& caption) {
@@ -42,6 +42,27 @@ std::string only_stack(const std::vector<SweepCandidate>& candidates) {
   return stack;
 }
 
+/// What the candidates were pruned to, fewest blocks removed first.
+std::vector<SweepPruning> prunings_of(const std::vector<SweepCandidate>& candidates) {
+  std::vector<SweepPruning> all;
+  for (const SweepCandidate& candidate : candidates) {
+    if (std::find(all.begin(), all.end(), candidate.pruning) == all.end()) all.push_back(candidate.pruning);
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const SweepPruning& a, const SweepPruning& b) { return a.count < b.count; });
+  return all;
+}
+
+/// "2 (expert 1, 2; language 1, 2)", or nothing for a whole policy.
+std::string pruning_text(const SweepPruning& pruning) {
+  if (pruning.count == 0) return {};
+  std::vector<std::string> lists;
+  for (const auto& [stack, blocks] : pruning.removed) {
+    lists.push_back(fmt::format("{} {}", stack, fmt::join(blocks, ", ")));
+  }
+  return fmt::format("{} ({})", pruning.count, fmt::join(lists, "; "));
+}
+
 class Report {
  public:
   Report(std::span<const SweepResult> results, const ReportOptions& options)
@@ -49,7 +70,10 @@ class Report {
         options_(options),
         candidates_(sweep_candidates(results, options.figure, options.steps)),
         pick_(pick(candidates_, options.cost, options.figure)),
-        stack_(only_stack(candidates_)) {}
+        stack_(only_stack(candidates_)),
+        prunings_(prunings_of(candidates_)),
+        any_pruned_(std::any_of(results.begin(), results.end(),
+                                [](const SweepResult& result) { return result.point.pruning.count > 0; })) {}
 
   [[nodiscard]] std::string html() const {
     std::string page = fmt::format(
@@ -68,7 +92,7 @@ class Report {
     if (!options_.subtitle.empty()) text += fmt::format("<p class=\"sub\">{}</p>", escaped(options_.subtitle));
     if (!pick_) return text + "<p class=\"answer\">No configuration has results with every seed yet.</p></header>\n";
     text += fmt::format("<p class=\"answer\"><a href=\"#{}\">{}</a></p>", link_of(pick_->picked),
-                        escaped(pick_->picked.freeze));
+                        escaped(pick_->picked.name()));
     text += fmt::format("<p>{}</p></header>\n", escaped(pick_->reason()));
     return text;
   }
@@ -104,16 +128,16 @@ class Report {
     chart.y_title = figure_title(options_.figure);
     std::map<std::string, std::size_t> places;
     for (const SweepCandidate* candidate : by_size(drawn)) {
-      if (!places.emplace(candidate->freeze, places.size()).second) continue;
+      if (!places.emplace(place_of(*candidate), places.size()).second) continue;
       chart.categories.push_back(short_name(*candidate));
     }
     for (const SweepCandidate& candidate : drawn) {
       ChartMark mark = mark_of(candidate);
-      mark.x = static_cast<double>(places.at(candidate.freeze));
+      mark.x = static_cast<double>(places.at(place_of(candidate))) + shift_of(candidate);
       mark.spread = candidate.spread;
       mark.singles = candidate.errors;
       mark.faint = std::any_of(drawn.begin(), drawn.end(), [&candidate](const SweepCandidate& other) {
-        return other.freeze == candidate.freeze && other.mean < candidate.mean;
+        return other.name() == candidate.name() && other.mean < candidate.mean;
       });
       mark.label.clear();
       chart.marks.push_back(std::move(mark));
@@ -124,7 +148,38 @@ class Report {
     }
     return with_figure(chart_svg(chart), chart.title +
                                              ": mean, standard error and every seed. The axis does not begin "
-                                             "at zero.");
+                                             "at zero." +
+                                             shapes());
+  }
+
+  /// Bases stand side by side over one number of blocks, and apart where a place is a row of the table.
+  [[nodiscard]] std::string place_of(const SweepCandidate& candidate) const {
+    return stack_.empty() ? candidate.name() : candidate.freeze;
+  }
+
+  /// From the middle of a place, in places.
+  [[nodiscard]] double shift_of(const SweepCandidate& candidate) const {
+    constexpr double kRoom = 0.6;
+    if (stack_.empty()) return 0.0;
+    const auto bases = static_cast<double>(prunings_.size());
+    return (static_cast<double>(shape_of(candidate)) - (bases - 1.0) / 2.0) * kRoom / bases;
+  }
+
+  [[nodiscard]] std::size_t shape_of(const SweepCandidate& candidate) const {
+    return static_cast<std::size_t>(std::find(prunings_.begin(), prunings_.end(), candidate.pruning) -
+                                    prunings_.begin());
+  }
+
+  /// What each shape of marks stands for; nothing where there is one.
+  [[nodiscard]] std::string shapes() const {
+    if (!any_pruned_) return {};
+    std::vector<std::string> kinds;
+    for (std::size_t i = 0; i < prunings_.size(); ++i) {
+      kinds.push_back(
+          fmt::format("{} {}", mark_shape(i),
+                      prunings_[i].count == 0 ? "the whole policy" : fmt::format("{} pruned", prunings_[i].count)));
+    }
+    return fmt::format(" {}.", fmt::join(kinds, ", "));
   }
 
   [[nodiscard]] std::string cost_chart(const std::vector<SweepCandidate>& drawn, const std::string& id,
@@ -145,11 +200,11 @@ class Report {
       const bool on_front = std::find(front.begin(), front.end(), i) != front.end();
       if (!on_front && !chart.marks[i].chosen) chart.marks[i].label.clear();
     }
-    return with_figure(chart_svg(chart), chart.title + ". " + chart.description);
+    return with_figure(chart_svg(chart), chart.title + ". " + chart.description + shapes());
   }
 
   [[nodiscard]] ChartMark mark_of(const SweepCandidate& candidate) const {
-    std::string text = fmt::format("{}, rate {}", candidate.freeze, number_text(candidate.learning_rate));
+    std::string text = fmt::format("{}, rate {}", candidate.name(), number_text(candidate.learning_rate));
     if (candidate.draws > 1) text += fmt::format(", {} draws", candidate.draws);
     text +=
         fmt::format(": {} {}{}", figure_title(options_.figure), number_text(candidate.mean), spread_text(candidate));
@@ -157,16 +212,19 @@ class Report {
             .label = short_name(candidate),
             .link = link_of(candidate),
             .text = std::move(text),
-            .chosen = pick_ && same(candidate, pick_->picked)};
+            .chosen = pick_ && same(candidate, pick_->picked),
+            .shape = shape_of(candidate)};
   }
 
-  /// Fewest trained parameters first.
-  [[nodiscard]] static std::vector<const SweepCandidate*> by_size(const std::vector<SweepCandidate>& candidates) {
+  /// Fewest trained blocks first or, where configurations differ in more, fewest trained parameters.
+  [[nodiscard]] std::vector<const SweepCandidate*> by_size(const std::vector<SweepCandidate>& candidates) const {
     std::vector<const SweepCandidate*> order;
     for (const SweepCandidate& candidate : candidates) order.push_back(&candidate);
-    std::stable_sort(order.begin(), order.end(), [](const SweepCandidate* a, const SweepCandidate* b) {
-      return a->trainable_parameters < b->trainable_parameters;
-    });
+    const auto size = [this](const SweepCandidate* each) {
+      return stack_.empty() ? each->trainable_parameters : each->blocks.begin()->second;
+    };
+    std::stable_sort(order.begin(), order.end(),
+                     [&size](const SweepCandidate* a, const SweepCandidate* b) { return size(a) < size(b); });
     return order;
   }
 
@@ -174,7 +232,7 @@ class Report {
   [[nodiscard]] std::string short_name(const SweepCandidate& candidate) const {
     constexpr std::size_t kShort = 6;
     if (!stack_.empty()) return std::to_string(candidate.blocks.begin()->second);
-    return candidate.freeze.size() <= kShort ? candidate.freeze : fmt::format("#{}", row_of(candidate) + 1);
+    return candidate.name().size() <= kShort ? candidate.name() : fmt::format("#{}", row_of(candidate) + 1);
   }
 
   [[nodiscard]] std::size_t row_of(const SweepCandidate& candidate) const {
@@ -196,8 +254,8 @@ class Report {
                         "over seeds.",
                     .x_title = "step of the chunk",
                     .y_title = "action mse"};
-    add_horizon(chart, pick_->picked, "pick: " + pick_->picked.freeze, true);
-    if (!same(pick_->best, pick_->picked)) add_horizon(chart, pick_->best, "best: " + pick_->best.freeze, false);
+    add_horizon(chart, pick_->picked, "pick: " + pick_->picked.name(), true);
+    if (!same(pick_->best, pick_->picked)) add_horizon(chart, pick_->best, "best: " + pick_->best.name(), false);
     if (chart.lines.empty()) return {};
     return with_figure(line_chart_svg(chart), chart.title + ". " + chart.description);
   }
@@ -256,22 +314,32 @@ class Report {
 
   [[nodiscard]] std::string configurations() const {
     std::string html = begin_table("configurations", "Configurations");
-    html += heads({"#", "freeze", "rate", "draws", escaped(figure_title(options_.figure)), "seeds",
-                   "trainable parameters", "planned peak", "seconds", "samples/s", "results"});
+    html += heads(with_pruned({"#", "freeze"}, "pruned",
+                              {"rate", "draws", escaped(figure_title(options_.figure)), "seeds", "trainable parameters",
+                               "planned peak", "seconds", "samples/s", "results"}));
     std::size_t number = 0;
     for (const SweepCandidate& each : candidates_) {
       ++number;
       const bool chosen = pick_ && same(each, pick_->picked);
       html += fmt::format("<tr id=\"c{}\"{}>", number, chosen ? " class=\"chosen\"" : "");
       html += row(
-          "td", {std::to_string(number), escaped(each.freeze) + (chosen ? " <strong>(pick)</strong>" : ""),
-                 number_text(each.learning_rate), std::to_string(each.draws),
-                 number_text(each.mean) + spread_text(each), seeds_text(each),
-                 each.errors.empty() ? "–" : count_text(each.trainable_parameters), size_text(each.planned_peak_bytes),
-                 number_text(each.seconds), number_text(each.samples_per_second), id_links(each)});
+          "td", with_pruned({std::to_string(number), escaped(each.freeze) + (chosen ? " <strong>(pick)</strong>" : "")},
+                            escaped(pruning_text(each.pruning)),
+                            {number_text(each.learning_rate), std::to_string(each.draws),
+                             number_text(each.mean) + spread_text(each), seeds_text(each),
+                             each.errors.empty() ? "–" : count_text(each.trainable_parameters),
+                             size_text(each.planned_peak_bytes), number_text(each.seconds),
+                             number_text(each.samples_per_second), id_links(each)}));
       html += "</tr>\n";
     }
     return html + "</table></div></section>\n";
+  }
+
+  /// Cells of a row, `pruned` among them where some base of the sweep is.
+  [[nodiscard]] Cells with_pruned(Cells before, const std::string& pruned, const Cells& after) const {
+    if (any_pruned_) before.push_back(pruned);
+    before.insert(before.end(), after.begin(), after.end());
+    return before;
   }
 
   static std::string seeds_text(const SweepCandidate& candidate) {
@@ -290,9 +358,10 @@ class Report {
 
   [[nodiscard]] std::string lines() const {
     std::string html = begin_table("results", "Every training: the lines of results.jsonl");
-    html += heads({"line", "id", "why", "freeze", "rate", "draws", "seed", "steps", "held-out loss", "action mse",
-                   "trainable parameters", "planned peak", "process peak", "head", "seconds", "samples/s", "cache",
-                   "evaluator", "error"});
+    html += heads(
+        with_pruned({"line", "id", "why", "freeze"}, "pruned",
+                    {"rate", "draws", "seed", "steps", "held-out loss", "action mse", "trainable parameters",
+                     "planned peak", "process peak", "head", "seconds", "samples/s", "cache", "evaluator", "error"}));
     std::size_t line = 0;
     for (const SweepResult& each : results_) {
       html += fmt::format("<tr id=\"r-{}\">", escaped(each.point.id));
@@ -301,27 +370,17 @@ class Report {
     return html + "</table></div></section>\n";
   }
 
-  static Cells line_cells(std::size_t line, const SweepResult& each) {
+  [[nodiscard]] Cells line_cells(std::size_t line, const SweepResult& each) const {
     const auto figure = [&each](const char* name) { return number_text(each.figure(name).value_or(std::nan(""))); };
-    return {std::to_string(line),
-            in_code(each.point.id),
-            std::string(sweep_reason_name(each.point.reason)),
-            escaped(each.point.freeze),
-            number_text(each.point.learning_rate),
-            std::to_string(each.point.draws),
-            std::to_string(each.point.seed),
-            std::to_string(each.point.steps),
-            figure("loss"),
-            figure("action_mse"),
-            count_text(each.trainable_parameters),
-            size_text(each.planned_peak_bytes),
-            size_text(each.times.peak_resident_bytes),
-            size_text(each.head_bytes),
-            number_text(each.times.seconds),
-            number_text(each.times.samples_per_second),
-            escaped(each.cut),
-            each.evaluator.is_null() ? "" : in_code(each.evaluator.dump()),
-            escaped(each.error)};
+    return with_pruned(
+        {std::to_string(line), in_code(each.point.id), std::string(sweep_reason_name(each.point.reason)),
+         escaped(each.point.freeze)},
+        escaped(pruning_text(each.point.pruning)),
+        {number_text(each.point.learning_rate), std::to_string(each.point.draws), std::to_string(each.point.seed),
+         std::to_string(each.point.steps), figure("loss"), figure("action_mse"), count_text(each.trainable_parameters),
+         size_text(each.planned_peak_bytes), size_text(each.times.peak_resident_bytes), size_text(each.head_bytes),
+         number_text(each.times.seconds), number_text(each.times.samples_per_second), escaped(each.cut),
+         each.evaluator.is_null() ? "" : in_code(each.evaluator.dump()), escaped(each.error)});
   }
 
   [[nodiscard]] static std::string reading() {
@@ -341,6 +400,8 @@ class Report {
   std::vector<SweepCandidate> candidates_;
   std::optional<Pick> pick_;
   std::string stack_;
+  std::vector<SweepPruning> prunings_;
+  bool any_pruned_ = false;
 };
 
 std::string shortened(const std::string& text, std::size_t width) {
@@ -378,13 +439,13 @@ std::string sweep_table(std::span<const SweepResult> results, const ReportOption
         each.errors.empty()
             ? "failed"
             : fmt::format("{:.5g}{}", each.mean, each.spread ? fmt::format(" +-{:.2g}", *each.spread) : "");
-    text += fmt::format("{:<25} {:>8.3g} {:>5} {:>18} {:>5} {:>13} {:>9} {:>7.1f}{}\n", shortened(each.freeze, 25),
+    text += fmt::format("{:<25} {:>8.3g} {:>5} {:>18} {:>5} {:>13} {:>9} {:>7.1f}{}\n", shortened(each.name(), 25),
                         each.learning_rate, each.draws, error, seeds, count_text(each.trainable_parameters),
                         each.planned_peak_bytes ? size_text(each.planned_peak_bytes) : "-", each.seconds,
                         chosen && same(each, chosen->picked) ? " *" : "");
   }
   for (const SweepResult& result : results) {
-    if (result.failed()) text += fmt::format("{} ({}): {}\n", result.point.id, result.point.freeze, result.error);
+    if (result.failed()) text += fmt::format("{} ({}): {}\n", result.point.id, result.point.name(), result.error);
   }
   return text + (chosen ? "\n* " + chosen->reason() + "\n" : "\nNo configuration has results with every seed.\n");
 }

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -118,6 +119,26 @@ std::string x_names(const Axis& x, const std::vector<std::string>& names) {
   return svg + "</g>\n";
 }
 
+constexpr std::array<const char*, 4> kShapes{"●", "■", "▲", "◆"};
+
+/// Where a mark is drawn: attributes of its element, with `radius` as its half width.
+std::string dot_svg(const ChartMark& mark, double x, double y, double radius) {
+  const std::string name = fmt::format("class=\"dot\" role=\"img\" aria-label=\"{}\"", escaped(mark.text));
+  switch (mark.shape % kShapes.size()) {
+    case 1:
+      return fmt::format("<path {} d=\"M{:.1f} {:.1f}h{}v{}h-{}z\"/>", name, x - radius, y - radius, 2 * radius,
+                         2 * radius, 2 * radius);
+    case 2:
+      return fmt::format("<path {} d=\"M{:.1f} {:.1f}l{} {}h-{}z\"/>", name, x, y - radius, radius, 2 * radius,
+                         2 * radius);
+    case 3:
+      return fmt::format("<path {} d=\"M{:.1f} {:.1f}l{} {}l-{} {}l-{} -{}z\"/>", name, x, y - radius, radius, radius,
+                         radius, radius, radius, radius);
+    default:
+      return fmt::format("<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{}\"/>", name, x, y, radius);
+  }
+}
+
 std::string mark_svg(const ChartMark& mark, const Axis& x, const Axis& y) {
   const double px = x.at(mark.x);
   std::string svg = fmt::format("<a href=\"#{}\" class=\"mark{}{}\"><title>{}</title>", mark.link,
@@ -129,8 +150,7 @@ std::string mark_svg(const ChartMark& mark, const Axis& x, const Axis& y) {
   for (const double single : mark.singles) {
     svg += fmt::format("<circle class=\"single\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2\"/>", px, y.at(single));
   }
-  svg += fmt::format("<circle class=\"dot\" role=\"img\" aria-label=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{}\"/>",
-                     escaped(mark.text), px, y.at(mark.y), mark.chosen ? 6 : 5);
+  svg += dot_svg(mark, px, y.at(mark.y), mark.chosen ? 6 : 5);
   if (!mark.label.empty()) {
     // A front falls from left to right: above right of a mark and below left of it there is room.
     const bool left = px > kWidth - kRight - kLetter * (static_cast<double>(mark.label.size()) + 2.0);
@@ -196,6 +216,8 @@ std::string polyline(const LineSeries& line, const Axis& x, const Axis& y) {
 }
 
 }  // namespace
+
+std::string mark_shape(std::size_t shape) { return kShapes.at(shape % kShapes.size()); }
 
 std::vector<std::size_t> pareto_front(const std::vector<ChartMark>& marks) {
   std::vector<std::size_t> order(marks.size());

@@ -1,6 +1,7 @@
 // Charts as inline SVG, 360 units wide so that their text is readable on a phone.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,8 +17,12 @@ struct ChartMark {
   std::string link;              ///< id of the element that it leads to
   std::string text;              ///< what it says, for the tooltip and a screen reader
   bool chosen = false;
-  bool faint = false;  ///< one of several at its place that is not the best
+  bool faint = false;     ///< one of several at its place that is not the best
+  std::size_t shape = 0;  ///< of mark_shape(): what kind it is of
 };
+
+/// The letter that looks like a mark of this shape: a circle, a square, a triangle, a diamond, then again.
+[[nodiscard]] std::string mark_shape(std::size_t shape);
 
 struct Chart {
   std::string id;

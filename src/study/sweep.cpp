@@ -14,11 +14,11 @@ namespace {
 
 const SweepFreeze& freeze_of(const SweepPlan& plan, const SweepPoint& point) {
   const auto found = std::find_if(plan.freezes.begin(), plan.freezes.end(), [&point](const SweepFreeze& freeze) {
-    return freeze.label == point.freeze && freeze.plan.digest() == point.plan_digest;
+    return freeze.label == point.freeze && freeze.pruning == point.pruning && freeze.plan.digest() == point.plan_digest;
   });
   if (found != plan.freezes.end()) return *found;
   throw MismatchError(
-      Problem{.where = "point " + point.id, .expected = "a freeze of the sweep", .found = "'" + point.freeze + "'"});
+      Problem{.where = "point " + point.id, .expected = "a freeze of the sweep", .found = "'" + point.name() + "'"});
 }
 
 bool stop_was_asked() { return stop_signal() != 0; }
@@ -86,10 +86,9 @@ class InTurn {
 
 }  // namespace
 
-SweepPlan sweep_plan(const SweepSubject& subject, SweepGrid grid) {
+SweepPlan sweep_plan(SweepSubject& subject, SweepGrid grid) {
   if (grid.learning_rates.empty()) grid.learning_rates = {subject.learning_rate()};
-  const auto resolve = [&subject](const LayerFreezePolicy& rules) { return subject.resolve(rules); };
-  return {.freezes = sweep_freezes(grid, subject.layout(), resolve),
+  return {.freezes = subject.freezes(grid),
           .learning_rates = grid.learning_rates,
           .draws = grid.draws,
           .seeds = grid.seeds,

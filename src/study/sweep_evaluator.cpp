@@ -37,6 +37,9 @@ bool evaluate_point(const SweepEvaluator& evaluator, const std::filesystem::path
                          .environment = evaluator.environment,
                          .seconds = evaluator.seconds,
                          .stop = stop};
+  if (evaluator.environment_of) {
+    for (auto& [name, value] : evaluator.environment_of(result.point)) options.environment[name] = value;
+  }
   options.environment["THAW_HEAD"] = std::filesystem::absolute(head_folder / "head.safetensors").string();
   options.environment["THAW_POINT_ID"] = result.point.id;
   options.environment["THAW_POINT"] = result.to_json().dump();

@@ -168,7 +168,27 @@ std::map<std::string, std::int64_t> blocks_from_json(const Json& json, const std
   return blocks;
 }
 
+SweepPruning pruning_from_json(const Json& json, const std::string& where) {
+  if (!json.contains("pruned")) return {};
+  SweepPruning pruning{.count = json_field<std::int64_t>(json, "pruned", where), .removed = {}};
+  const Json lists = json_field<Json>(json, "removed", where);
+  for (const auto& item : lists.items()) {
+    pruning.removed[item.key()] = json_field<std::vector<std::int64_t>>(lists, item.key(), where);
+  }
+  return pruning;
+}
+
 }  // namespace
+
+std::string configuration_name(const std::string& freeze, const SweepPruning& pruning) {
+  return pruning.count == 0 ? freeze : fmt::format("{} with {} pruned", freeze, pruning.count);
+}
+
+void add_pruning(Json& json, const SweepPruning& pruning) {
+  if (pruning.count == 0) return;
+  json["pruned"] = pruning.count;
+  json["removed"] = pruning.removed;
+}
 
 void SweepGrid::validate() const {
   require_freezes(*this);
@@ -194,6 +214,7 @@ Json SweepPoint::to_json() const {
   Json json{{"id", id}, {"why", sweep_reason_name(reason)}, {"freeze", freeze}};
   Json& counts = json["blocks"] = Json::object();
   for (const auto& [stack, count] : blocks) counts[stack] = count;
+  add_pruning(json, pruning);
   json["plan_digest"] = plan_digest;
   json["learning_rate"] = learning_rate;
   json["draws"] = draws;
@@ -207,6 +228,7 @@ SweepPoint SweepPoint::from_json(const Json& json, const std::string& where) {
           .reason = parse_reason(json_field<std::string>(json, "why", where), where),
           .freeze = json_field<std::string>(json, "freeze", where),
           .blocks = blocks_from_json(json, where),
+          .pruning = pruning_from_json(json, where),
           .plan_digest = json_field<std::string>(json, "plan_digest", where),
           .learning_rate = json_field<double>(json, "learning_rate", where),
           .draws = json_field<std::int64_t>(json, "draws", where),
@@ -219,13 +241,14 @@ SweepPoint sweep_point(const SweepFreeze& freeze, const SweepTraining& training,
   SweepPoint point{.reason = reason,
                    .freeze = freeze.label,
                    .blocks = freeze.blocks,
+                   .pruning = freeze.pruning,
                    .plan_digest = freeze.plan.digest(),
                    .learning_rate = training.learning_rate,
                    .draws = training.draws,
                    .seed = training.seed,
                    .steps = training.steps};
-  point.id = sha256_hex(fmt::format("{} {} {} {} {} {}", setting, point.plan_digest, point.learning_rate, point.draws,
-                                    point.seed, point.steps))
+  point.id = sha256_hex(fmt::format("{} {} {} {} {} {}", freeze.setting.empty() ? setting : freeze.setting,
+                                    point.plan_digest, point.learning_rate, point.draws, point.seed, point.steps))
                  .substr(0, kIdDigits);
   return point;
 }

@@ -20,11 +20,12 @@ class ModuleSubject final : public SweepSubject {
       : module_(std::move(module)),
         make_task_(std::move(make_task)),
         options_(with_device(std::move(options))),
-        layout_(layout_of(*module_)),
         base_(on_device(module_, options_), nullptr) {}
 
-  [[nodiscard]] const ModelLayout& layout() const override { return layout_; }
-  [[nodiscard]] FreezePlan resolve(const LayerFreezePolicy& rules) const override { return rules.resolve(*module_); }
+  [[nodiscard]] std::vector<SweepFreeze> freezes(const SweepGrid& grid) override {
+    return sweep_freezes(grid, layout_of(*module_),
+                         [this](const LayerFreezePolicy& rules) { return rules.resolve(*module_); });
+  }
   [[nodiscard]] double learning_rate() const override {
     return options_.optimizer.learning_rate.value_or(TrainingPreset{}.learning_rate);
   }
@@ -53,7 +54,6 @@ class ModuleSubject final : public SweepSubject {
   std::shared_ptr<torch::nn::Module> module_;
   std::function<std::unique_ptr<TrainTask>(const SweepPoint&)> make_task_;
   TrainOptions options_;
-  ModelLayout layout_;
   SweepBase base_;
 };
 

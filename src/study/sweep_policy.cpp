@@ -65,8 +65,9 @@ class PolicySubject final : public SweepSubject {
     options_.prefix.shared = std::make_shared<SharedCaches>();
   }
 
-  [[nodiscard]] const ModelLayout& layout() const override { return policy_->layout(); }
-  [[nodiscard]] FreezePlan resolve(const LayerFreezePolicy& rules) const override { return rules.resolve(*policy_); }
+  [[nodiscard]] std::vector<SweepFreeze> freezes(const SweepGrid& grid) override {
+    return sweep_freezes(grid, layout(), [this](const LayerFreezePolicy& rules) { return rules.resolve(*policy_); });
+  }
   [[nodiscard]] double learning_rate() const override {
     return options_.optimizer.learning_rate.value_or(policy_->training_preset().learning_rate);
   }
@@ -114,6 +115,8 @@ class PolicySubject final : public SweepSubject {
   }
 
  private:
+  [[nodiscard]] const ModelLayout& layout() const { return policy_->layout(); }
+
   [[nodiscard]] PrefixCut cut_of(const FreezePlan& plan) const {
     return cut_for(layout(), plan, options_,
                    dataset_.size() * std::max<std::int64_t>(options_.image_transforms.views, 1));

@@ -17,10 +17,11 @@
 
 namespace thaw {
 
-/// One freeze, rate and number of draws, trained with several seeds for the same number of steps.
+/// One base, freeze, rate and number of draws, trained with several seeds for the same number of steps.
 struct SweepCandidate {
   std::string freeze;
   std::map<std::string, std::int64_t> blocks;
+  SweepPruning pruning;
   double learning_rate = 0.0;
   std::int64_t draws = 1;
   std::int64_t steps = 0;
@@ -37,6 +38,8 @@ struct SweepCandidate {
   double samples_per_second = 0.0;  ///< likewise
 
   [[nodiscard]] bool complete() const noexcept { return failed == 0 && !errors.empty(); }
+  /// Of base and freeze.
+  [[nodiscard]] std::string name() const { return configuration_name(freeze, pruning); }
 };
 
 /// The configurations that were trained for `steps`, in the order of the results. `figure`: SweepResult::figure.

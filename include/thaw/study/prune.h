@@ -118,6 +118,9 @@ struct PruningChoice {
 /// What was removed, what each block left is called now, and why; parameters before and after.
 [[nodiscard]] Json pruning_report(const ModelLayout& before, const ModelLayout& after, const PruningChoice& choice);
 
+/// What a report says was removed, of the stacks that lost blocks. @throws FormatError naming `where` and the field
+[[nodiscard]] BlockLists removed_blocks(const Json& report, const std::string& where);
+
 /// The same as a table.
 [[nodiscard]] std::string pruning_table(const Json& report);
 

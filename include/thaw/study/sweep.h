@@ -26,7 +26,7 @@ namespace thaw {
 
 /// The plan of a grid: freezes resolved, the subject's rate where the grid has none, its steps and its setting. Rate
 /// search, halving and the figure are the caller's to add. @throws UsageError as sweep_freezes
-[[nodiscard]] SweepPlan sweep_plan(const SweepSubject& subject, SweepGrid grid);
+[[nodiscard]] SweepPlan sweep_plan(SweepSubject& subject, SweepGrid grid);
 
 /// Those who watch.
 class SweepObserver {

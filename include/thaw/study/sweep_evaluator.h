@@ -14,6 +14,8 @@ struct SweepEvaluator {
   std::string command;                             ///< for the shell; empty: none
   double seconds = 3600.0;                         ///< until it is killed
   std::map<std::string, std::string> environment;  ///< beside THAW_HEAD, THAW_POINT_ID and THAW_POINT (its line so far)
+  /// What one point has in its place, or beside it; may be empty.
+  std::function<std::map<std::string, std::string>(const SweepPoint&)> environment_of;
 };
 
 /// Asks the evaluator about `result`, whose head lies in `head_folder`, and notes what it said, or why it said nothing,

@@ -6,6 +6,7 @@
 ///      "planned_peak_bytes":…,"planned_step_flops":…,"head_bytes":…,"cut":"vision","evaluator":{…},"error":"…",
 ///      "times":{"seconds":…,"samples_per_second":…,"peak_resident_bytes":…}}
 ///
+/// A point of a pruned base has "pruned":2,"removed":{"expert":[1,2],"language":[1,2]} behind its "blocks".
 /// Everything but "times" is a function of what the line's id stands for: a sweep that was killed and resumed ends with
 /// the same file. What a training has no figure for is absent.
 #pragma once

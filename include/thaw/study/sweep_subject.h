@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "thaw/data/dataset.h"
 #include "thaw/policy/policy.h"
@@ -30,8 +31,8 @@ class SweepSubject {
  public:
   virtual ~SweepSubject() = default;
 
-  [[nodiscard]] virtual const ModelLayout& layout() const = 0;
-  [[nodiscard]] virtual FreezePlan resolve(const LayerFreezePolicy& rules) const = 0;
+  /// All freezes of the grid, base by base. @throws UsageError as sweep_freezes
+  [[nodiscard]] virtual std::vector<SweepFreeze> freezes(const SweepGrid& grid) = 0;
   /// All that decides a result beside the point: base, data, options. Only what changes it may be in here.
   [[nodiscard]] virtual Json setting() const = 0;
   /// Peak rate of a point where the grid says none.
@@ -60,5 +61,17 @@ class SweepSubject {
 /// @throws UsageError (options without held-out episodes), MismatchError
 [[nodiscard]] std::unique_ptr<SweepSubject> sweep_policy(std::shared_ptr<Policy> policy, const LeRobotDataset& dataset,
                                                          TrainOptions options);
+
+/// A policy that points of a sweep begin with: whole, or without some of its blocks.
+struct SweepBaseSource {
+  SweepPruning pruning;
+  std::function<std::shared_ptr<Policy>()> load;  ///< gives the same at every call
+};
+
+/// Several policies, one of them in memory at a time. Points of each, ids included, are those that sweep_policy() of it
+/// alone would train; its freezes count the blocks that it has. setting() is that of the first.
+/// @throws UsageError without a base; as sweep_policy
+[[nodiscard]] std::unique_ptr<SweepSubject> sweep_policies(std::vector<SweepBaseSource> bases,
+                                                           const LeRobotDataset& dataset, TrainOptions options);
 
 }  // namespace thaw
