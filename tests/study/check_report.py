@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Looks at a sweep's report.html in headless Chromium, as a phone and as a desk, in light and in dark.
+"""Looks at a page that thaw wrote in headless Chromium, as a phone and as a desk, in light and in dark.
 
-    check_report.py report.html [--screenshot FILE.png]
+    check_report.py report.html [--kind sweep|blocks] [--text WORDS]... [--screenshot FILE.png]
 
-Exits 0 when there is no console message, no sideways overflow, all text is there and every mark is reachable by
+A sweep's report has marks that lead to its tables, the page of thaw inspect has heat maps. Exits 0 when there is no
+console message, no sideways overflow, all text is there and readable, and what can be pointed at is reachable by
 keyboard; 1 with what is wrong; 77 (skipped) when no Chromium is installed.
 """
 
@@ -30,13 +31,16 @@ addEventListener('load', () => {
     return box.width > 0 && (box.right > root.clientWidth + 1 || box.left < -1);
   });
   const marks = [...document.querySelectorAll('svg a')];
-  const unreachable = marks.filter(mark => { mark.focus(); return document.activeElement !== mark; });
-  const unnamed = [...document.querySelectorAll('svg')].filter(svg => !svg.querySelector('title')?.textContent);
+  const scrolled = [...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth);
+  const unreachable = [...marks, ...scrolled].filter(each => { each.focus(); return document.activeElement !== each; });
+  const named = svg => svg.getAttribute('aria-label') || svg.querySelector(':scope > title')?.textContent;
+  const unnamed = [...document.querySelectorAll('svg')].filter(svg => !named(svg));
   const small = [...document.querySelectorAll('svg text')].filter(text => text.getBoundingClientRect().height < 9);
   document.title = JSON.stringify({
     width: root.clientWidth, overflow: root.scrollWidth > root.clientWidth,
     wide: wide.slice(0, 5).map(element => element.tagName + '.' + element.className?.baseVal + element.textContent.slice(0, 40)),
-    marks: marks.length, unreachable: unreachable.length, unnamed: unnamed.length, small: small.length,
+    marks: marks.length, cells: document.querySelectorAll('svg rect').length,
+    unreachable: unreachable.length, unnamed: unnamed.length, small: small.length,
     background: getComputedStyle(document.body).backgroundColor, text: document.body.innerText.length, problems});
 });
 </script>"""
@@ -76,24 +80,27 @@ def probe(program, html, width, dark):
     return json.loads(text), [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
 
 
-def faults(said, console, width):
+def faults(said, console, width, kind):
     wrong = [f"console: {line}" for line in console] + said["problems"]
     if said["width"] != width:
         wrong.append(f"it was shown {said['width']} px wide")
     if said["overflow"] or said["wide"]:
         wrong.append(f"wider than the page: {said['wide']}")
     if said["unreachable"] or said["unnamed"]:
-        wrong.append(f"{said['unreachable']} marks cannot be focused, {said['unnamed']} charts have no title")
+        wrong.append(f"{said['unreachable']} marks or scrolled parts cannot be focused, "
+                     f"{said['unnamed']} charts have no title")
     if said["small"]:
         wrong.append(f"{said['small']} labels are too small to read")
-    if said["marks"] == 0 or said["text"] < 500:
-        wrong.append(f"{said['marks']} marks and {said['text']} letters: something is missing")
+    drawn = "marks" if kind == "sweep" else "cells"
+    if said[drawn] == 0 or said["text"] < 500:
+        wrong.append(f"{said[drawn]} {drawn} and {said['text']} letters: something is missing")
     return wrong
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=pathlib.Path)
+    parser.add_argument("--kind", choices=("sweep", "blocks"), default="sweep")
     parser.add_argument("--screenshot", type=pathlib.Path)
     parser.add_argument("--text", action="append", default=[], help="must stand in the page")
     arguments = parser.parse_args()
@@ -107,8 +114,9 @@ def main():
     for width, dark in ((360, False), (360, True), (1200, False)):
         said, console = probe(program, html, width, dark)
         backgrounds.add(said["background"])
-        wrong += [f"{width} px{', dark' if dark else ''}: {fault}" for fault in faults(said, console, width)]
-        print(f"{width} px{', dark' if dark else ''}: {said['marks']} marks, {said['text']} letters, {said['background']}")
+        wrong += [f"{width} px{', dark' if dark else ''}: {fault}" for fault in faults(said, console, width, arguments.kind)]
+        print(f"{width} px{', dark' if dark else ''}: {said['marks']} marks, {said['cells']} cells, "
+              f"{said['text']} letters, {said['background']}")
     if len(backgrounds) < 2:
         wrong.append("light and dark look the same")
     if arguments.screenshot:
