@@ -33,6 +33,18 @@ TEST(Pick, MeanAndStandardErrorAreThoseOfTheSeeds) {
   EXPECT_THAT(all[0].ids, ElementsAre("a1", "a2", "a3"));
 }
 
+TEST(Pick, TheSameFreezeOfAPrunedBaseIsAConfigurationOfItsOwn) {
+  std::vector<SweepResult> results{result("a", 1, 1.0, 5), result("a", 2, 2.0, 3)};
+  results[1].point.pruning = {.count = 2, .removed = {{"blocks", {1, 2}}}};
+  const std::vector<SweepCandidate> all = sweep_candidates(results, "loss", 10);
+  ASSERT_EQ(all.size(), 2U);
+  EXPECT_EQ(all[0].name(), "a");
+  EXPECT_EQ(all[1].name(), "a with 2 pruned");
+  const std::optional<Pick> chosen = pick(std::span(all).subspan(1), SweepCost::parameters, "loss");
+  EXPECT_THAT(chosen->reason(), HasSubstr("a with 2 pruned at rate"));
+  EXPECT_EQ(chosen->to_json()["picked"]["pruned"], 2);
+}
+
 TEST(Pick, TheCheapestWithinOneStandardErrorOfTheBestIsPicked) {
   const std::vector<SweepResult> results{result("far", 1, 3.0, 1),  result("far", 2, 3.0, 1),
                                          result("near", 1, 1.9, 2), result("near", 2, 1.9, 2),

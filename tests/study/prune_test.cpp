@@ -155,6 +155,17 @@ TEST(PruningReport, SaysWhichBlockIsCalledWhatAndHowManyParametersAreLeft) {
   EXPECT_THAT(pruning_table(json), AllOf(HasSubstr("without 1, 3"), HasSubstr("unchanged"), HasSubstr("-40.0 %")));
 }
 
+TEST(PruningReport, WhatWasRemovedIsReadBackAndAnythingElseIsRefused) {
+  const BlockLists removed{{"expert", {1, 3}}, {"language", {1, 3}}};
+  const Json json = pruning_report(joined_layout(), joined_layout(), {.removed = removed, .why = {}});
+  EXPECT_EQ(removed_blocks(parse_json(json.dump(), "test"), "test"), removed);
+  for (const char* damaged : {"{}", R"({"stacks":[{"name":"expert"}]})", R"({"stacks":[{"removed":["a"]}]})"}) {
+    EXPECT_THAT(message_of<FormatError>([&] { (void)removed_blocks(parse_json(damaged, "test"), "pruning.json"); }),
+                HasSubstr("pruning.json"))
+        << damaged;
+  }
+}
+
 TEST(WritePruned, PolicyThatCannotBePrunedIsRefusedAndNothingIsWritten) {
   const toy::FakePolicy policy;
   const testing_support::TemporaryFolder folder;

@@ -96,6 +96,33 @@ TEST(SweepReport, MarksSayInWordsWhatTheyShow) {
   EXPECT_THAT(html, HasSubstr("Open-loop action error by step of the chunk"));
 }
 
+TEST(SweepReport, PrunedBasesStandBesideTheWholeInAShapeOfTheirOwn) {
+  std::vector<SweepResult> all = results();
+  const std::string before = sweep_report(all, kOptions);
+  EXPECT_THAT(before, testing::AllOf(Not(HasSubstr("pruned")), Not(HasSubstr("<path class=\"dot\""))));
+  for (SweepResult pruned : {result(1, 1, 1.5), result(1, 2, 1.7)}) {
+    pruned.point.id += "p";
+    pruned.point.pruning = {.count = 2, .removed = {{"expert", {1, 2}}, {"language", {1, 2}}}};
+    all.push_back(pruned);
+  }
+  const std::string html = sweep_report(all, kOptions);
+  expect_well_formed(html);
+  EXPECT_THAT(html, HasSubstr("<path class=\"dot\" role=\"img\" aria-label=\"language=1 with 2 pruned, rate 0.001: "
+                              "held-out loss 1.6 ± 0.1\""));
+  EXPECT_THAT(html, HasSubstr("● the whole policy, ■ 2 pruned."));
+  EXPECT_THAT(html, HasSubstr("<td>2 (expert 1, 2; language 1, 2)</td>"));
+  const auto places = [](const std::string& page) {
+    const std::regex dot(R"re(aria-label="language=1[ ,][^"]*" (?:cx="|d="M)([0-9.]+))re");
+    std::vector<double> found;
+    for (auto match = std::sregex_iterator(page.begin(), page.end(), dot); match != std::sregex_iterator(); ++match) {
+      found.push_back(std::stod((*match)[1]));
+    }
+    return found;
+  };
+  ASSERT_EQ(places(html).size(), 6U) << "two in each of three charts";
+  EXPECT_LT(places(html)[0], places(html)[1]) << "side by side, the whole policy first";
+}
+
 TEST(SweepReport, TextOfOthersCannotBecomeMarkup) {
   std::vector<SweepResult> all = results();
   for (SweepResult& each : all) {

@@ -32,6 +32,17 @@ TEST(SweepEvaluator, ItIsGivenTheLineOfThePointAndWhatTheCallerAdds) {
   EXPECT_EQ(result.evaluator["freeze"], "blocks=1") << result.error;
 }
 
+TEST(SweepEvaluator, WhatAPointHasOfItsOwnTakesThePlaceOfWhatAllHave) {
+  SweepResult result{.point = {.id = "abc", .freeze = "blocks=1"}};
+  const SweepEvaluator evaluator{.command = R"(printf '{"base": "%s"}' "$BASE")",
+                                 .environment = {{"BASE", "all"}},
+                                 .environment_of = [](const SweepPoint& point) {
+                                   return std::map<std::string, std::string>{{"BASE", point.id}};
+                                 }};
+  ASSERT_TRUE(evaluate_point(evaluator, "heads", {}, result));
+  EXPECT_EQ(result.evaluator["base"], "abc") << result.error;
+}
+
 TEST(SweepEvaluator, OneThatDiesFailsThePointWithItsExitCodeOrSignal) {
   EXPECT_EQ(asked("exit 3").error, "the evaluator ended with exit code 3");
   EXPECT_THAT(asked("kill -SEGV $$").error, HasSubstr("the evaluator was ended by signal 11"));

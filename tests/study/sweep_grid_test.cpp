@@ -118,6 +118,28 @@ TEST_F(SweepGridTest, AnIdChangesWithEverythingThatDefinesATrainingAndWithNothin
   }
 }
 
+TEST_F(SweepGridTest, AFreezeOfABaseWithItsOwnSettingHasTheIdsOfASweepOfThatBase) {
+  SweepFreeze pruned = freezes(grid_)[0];
+  const SweepTraining training{.learning_rate = 1e-3, .draws = 1, .seed = 5, .steps = 10};
+  const std::string alone = sweep_point(pruned, training, SweepReason::full, "its own").id;
+  pruned.pruning = {.count = 1, .removed = {{"blocks", {2}}}};
+  pruned.setting = "its own";
+  EXPECT_EQ(sweep_point(pruned, training, SweepReason::full, "of the sweep").id, alone);
+}
+
+TEST_F(SweepGridTest, APointOfAPrunedBaseSaysWhatWasRemovedAndOneOfAWholeBaseSaysNothing) {
+  SweepFreeze freeze = freezes(grid_)[1];
+  const SweepTraining training{.learning_rate = 0.1, .draws = 1, .seed = 3, .steps = 4};
+  const Json whole = sweep_point(freeze, training, SweepReason::full, "s").to_json();
+  EXPECT_FALSE(whole.contains("pruned") || whole.contains("removed"));
+  freeze.pruning = {.count = 2, .removed = {{"blocks", {1, 2}}, {"other", {1, 2}}}};
+  const SweepPoint point = sweep_point(freeze, training, SweepReason::full, "s");
+  EXPECT_EQ(point.name(), "blocks=1 with 2 pruned");
+  const Json json = parse_json(point.to_json().dump(), "test");
+  EXPECT_EQ(json["removed"]["other"], Json::array({1, 2}));
+  EXPECT_EQ(SweepPoint::from_json(json, "test").pruning, freeze.pruning);
+}
+
 TEST_F(SweepGridTest, APointComesBackFromItsJson) {
   const SweepPoint point =
       sweep_point(freezes(grid_)[1], {.learning_rate = 0.1, .draws = 2, .seed = 3, .steps = 4}, SweepReason::rung, "s");

@@ -119,6 +119,55 @@ TEST(SweepPolicy, AfterASweepThePolicyHoldsTheBaseAgain) {
   for (const auto& [name, tensor] : toy::copy_of(*policy->module())) EXPECT_BITWISE_EQUAL(tensor, before.at(name));
 }
 
+/// Two policies of different weights; `alive` is told each that is loaded.
+std::vector<SweepBaseSource> two_bases(std::vector<std::weak_ptr<FakePolicy>>& alive) {
+  const auto loader = [&alive](double factor) {
+    return [&alive, factor]() -> std::shared_ptr<Policy> {
+      for (const auto& earlier : alive) EXPECT_TRUE(earlier.expired()) << "one base at a time is in memory";
+      const auto policy = std::make_shared<FakePolicy>();
+      const at::NoGradGuard no_grad;
+      for (auto& item : policy->module()->named_parameters()) item.value().mul_(factor);
+      alive.push_back(policy);
+      return policy;
+    };
+  };
+  return {{.pruning = {}, .load = loader(1.0)},
+          {.pruning = {.count = 1, .removed = {{"blocks", {0}}}}, .load = loader(0.5)}};
+}
+
+TEST(SweepPolicies, PointsOfEachBaseAreThoseOfASweepOfThatBaseAlone) {
+  std::vector<std::weak_ptr<FakePolicy>> alive;
+  const TrainOptions options = options_with(CacheCut::kv);
+  const SweepGrid grid = grid_of({kHand, kBody});
+  const auto together = sweep_policies(two_bases(alive), dataset(), options);
+  const std::vector<SweepResult> results = results_of(*together, grid);
+  ASSERT_EQ(results.size(), 8U);
+  std::size_t number = 0;
+  for (const SweepBaseSource& base : two_bases(alive)) {
+    together->prepare({});  // lets go of the base that it holds
+    const auto alone = sweep_policy(base.load(), dataset(), options);
+    for (const SweepResult& own : results_of(*alone, grid)) {
+      const SweepResult& point = results[number++];
+      EXPECT_EQ(point.point.pruning, base.pruning);
+      EXPECT_EQ(point.point.id, own.point.id);
+      EXPECT_EQ(point.held_out->loss, own.held_out->loss) << point.point.name();
+      EXPECT_EQ(point.cut, own.cut);
+    }
+  }
+  EXPECT_NE(results[0].held_out->loss, results[4].held_out->loss) << "the bases differ";
+}
+
+TEST(SweepPolicies, AFreezeOfABaseThatIsNotThereIsRefused) {
+  std::vector<std::weak_ptr<FakePolicy>> alive;
+  const auto subject = sweep_policies(two_bases(alive), dataset(), options_with(CacheCut::none));
+  SweepFreeze freeze = subject->freezes(grid_of({kHand})).front();
+  freeze.pruning.count = 7;
+  EXPECT_THAT(message_of<MismatchError>([&] { (void)subject->train({}, freeze, "heads", {}); }),
+              HasSubstr("with 7 pruned': expected a base of the sweep"));
+  EXPECT_THAT(message_of<UsageError>([&] { (void)sweep_policies({}, dataset(), options_with(CacheCut::none)); }),
+              HasSubstr("at least one base"));
+}
+
 TEST(SweepPolicy, WithoutHeldOutEpisodesItIsRefused) {
   TrainOptions options = options_with(CacheCut::none);
   options.eval_episodes.clear();
