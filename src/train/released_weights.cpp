@@ -17,7 +17,7 @@ namespace thaw {
 namespace {
 
 /// Read again at a time, at least one tensor: little beside the weights, so that two copies of them are never there.
-constexpr std::int64_t kElementsAtATime = std::int64_t{1} << 26;
+constexpr std::int64_t kElementsAtATime = std::int64_t{1} << 24;
 
 /// `names` in their order, in groups of about kElementsAtATime.
 std::vector<std::vector<std::string>> in_groups(const std::vector<std::string>& names, const ModelLayout& layout) {
