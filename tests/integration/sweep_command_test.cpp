@@ -83,25 +83,130 @@ TEST(SweepCommand, APointEqualsThawTrainWithTheSameOptions) {
   }
 }
 
-TEST(SweepCommand, KilledAtAnyMomentAndResumedItEndsWithTheSameLines) {
-  const TemporaryFolder folder;
-  ASSERT_EQ(run_thaw(sweep_arguments(folder / "calm")).code, 0);
+/// Times that a sweep is killed: THAW_SWEEP_KILLS, or few enough for every run of the tests.
+int kills_wanted() {
+  const char* wanted = std::getenv("THAW_SWEEP_KILLS");
+  return wanted == nullptr ? 3 : std::stoi(wanted);
+}
+
+/// The command that begins the sweep, or goes on with it once there is something to go on with.
+std::vector<std::string> begin_or_resume(const fs::path& sweep, const std::vector<std::string>& more) {
+  if (!fs::exists(sweep / "sweep.json")) return sweep_arguments(sweep.string(), more);
+  return {"sweep", "--resume", sweep.string(), "--quiet"};
+}
+
+/// Kills the sweep again and again at moments drawn from the time that it takes, lets it end, and gives how many lines
+/// there were after each kill.
+std::vector<std::size_t> kill_and_finish(const fs::path& sweep, const std::vector<std::string>& more,
+                                         std::chrono::milliseconds longest) {
   std::mt19937 random(7);  // NOLINT: the same moments in every run
-  std::uniform_int_distribution<int> milliseconds(200, 3000);
-  const fs::path sweep = folder / "killed";
-  for (int kills = 0; kills < 4; ++kills) {
-    const bool begun = fs::exists(sweep / "sweep.json");
-    test::Command command(begun ? std::vector<std::string>{"sweep", "--resume", sweep.string(), "--quiet"}
-                                : sweep_arguments(sweep.string()));
+  std::uniform_int_distribution<std::int64_t> milliseconds(0, longest.count());
+  std::vector<std::size_t> done;
+  for (int kills = kills_wanted(); kills > 0; --kills) {
+    test::Command command(begin_or_resume(sweep, more));
     std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds(random)));
     kill(command.process(), SIGKILL);
     command.wait();
+    done.push_back(fs::exists(sweep / "results.jsonl") ? lines(sweep).size() : 0);
   }
-  const bool begun = fs::exists(sweep / "sweep.json");
-  const CommandResult last = run_thaw(begun ? std::vector<std::string>{"sweep", "--resume", sweep.string(), "--quiet"}
-                                            : sweep_arguments(sweep.string()));
-  ASSERT_EQ(last.code, 0) << last.err;
-  EXPECT_EQ(lines(sweep), lines(folder.path() / "calm"));
+  const CommandResult last = run_thaw(begin_or_resume(sweep, more));
+  EXPECT_EQ(last.code, 0) << last.err;
+  return done;
+}
+
+TEST(SweepCommand, KilledAtAnyMomentAndResumedItEndsWithTheSameLines) {
+  const TemporaryFolder folder;
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{}, {"--prune", "0,2", "--prune-samples", "6"}}) {
+    const std::string name = more.empty() ? "whole" : "pruned";
+    const auto begin = std::chrono::steady_clock::now();
+    ASSERT_EQ(run_thaw(sweep_arguments(folder / (name + "-calm"), more)).code, 0);
+    const auto calm = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin);
+    const std::vector<std::size_t> done = kill_and_finish(folder / name, more, calm);
+    EXPECT_EQ(lines(folder / name), lines(folder / (name + "-calm"))) << testing::PrintToString(done);
+    std::cout << name << ": killed with so many lines done " << testing::PrintToString(done) << '\n';
+  }
+}
+
+/// The same line without what only a point of a pruned base says.
+std::string as_of_whole(const std::string& line) {
+  Json json = parse_json(line, "line");
+  json.erase("pruned");
+  json.erase("removed");
+  return json.dump();
+}
+
+TEST(SweepCommand, PointsOfAPrunedBaseAreThoseOfASweepOfTheCheckpointThatThawPruneWrites) {
+  const TemporaryFolder folder;
+  const CommandResult swept = run_thaw(sweep_arguments(folder / "both", {"--prune", "2,0", "--prune-samples", "6"}));
+  ASSERT_EQ(swept.code, 0) << swept.err;
+  EXPECT_THAT(swept.out, HasSubstr("language=1 with 2 pruned"));
+  EXPECT_THAT(test::read_file(folder.path() / "both/report.html"), HasSubstr("■ 2 pruned"));
+
+  const std::string pruned = folder / "pruned";
+  const std::string training = "0-8";  // of the four episodes of each of three tasks, the last is held out
+  const CommandResult written =
+      run_thaw({"prune", "--policy", kBase[1], "--output", pruned, "--stack", "language", "--remove", "2", "--samples",
+                "6", "--dataset", kDataset, "--tokenizer", kBase[3], "--episodes", training});
+  ASSERT_EQ(written.code, 0) << written.err;
+  EXPECT_EQ(read_json(folder.path() / "both/bases/2/pruning.json"), read_json(fs::path(pruned) / "pruning.json"));
+
+  std::vector<std::string> of_pruned = sweep_arguments(folder / "own");
+  *std::find(of_pruned.begin(), of_pruned.end(), kBase[1]) = pruned;
+  ASSERT_EQ(run_thaw(sweep_arguments(folder / "whole")).code, 0);
+  ASSERT_EQ(run_thaw(of_pruned).code, 0);
+  std::vector<std::string> expected = lines(folder.path() / "whole");
+  for (const std::string& line : lines(folder.path() / "own")) expected.push_back(line);
+
+  std::vector<std::string> found;
+  for (const std::string& line : lines(folder.path() / "both")) {
+    EXPECT_EQ(line.find("\"removed\"") != std::string::npos, found.size() >= 6) << line;
+    found.push_back(as_of_whole(line));
+  }
+  EXPECT_EQ(found, expected) << "ids and figures included";
+}
+
+TEST(SweepCommand, APrunedPickIsTrainedAtLengthOnItsOwnCheckpointWhichTheEvaluatorIsGivenToo) {
+  const TemporaryFolder folder;
+  const std::string sweep = folder / "sweep";
+  const std::string script = R"(printf '{"base": "%s"}' "$THAW_POLICY")";
+  std::vector<std::string> all =
+      arguments("sweep", sweep,
+                {"--stack", "language", "--blocks", "0,1", "--seed", "1", "--steps", "2", "--prune", "2",
+                 "--prune-order", "2,1", "--jobs", "2", "--auto", "3", "--evaluator", script});
+  const CommandResult result = run_thaw(all);
+  ASSERT_EQ(result.code, 0) << result.err;
+  for (const std::string& line : lines(sweep)) {
+    const Json json = parse_json(line, "line");
+    EXPECT_EQ(json["removed"]["language"], Json::array({1, 2})) << line;
+    EXPECT_EQ(json["evaluator"]["base"], sweep + "/bases/2") << line;
+  }
+  EXPECT_EQ(run_thaw({"verify", sweep + "/run"}).code, 0);
+  const CommandResult merged = run_thaw({"merge", sweep + "/run", "--output", folder / "merged"});
+  EXPECT_EQ(merged.code, 0) << merged.err;
+  EXPECT_EQ(read_json(folder / "merged/config.json")["num_vlm_layers"], 2);
+  const CommandResult resumed = run_thaw({"train", "--resume", sweep + "/run", "--steps", "4", "--quiet"});
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+}
+
+TEST(SweepCommand, AResumedSweepTakesMorePruneCountsButNoOtherWayToChoose) {
+  const TemporaryFolder folder;
+  const std::string sweep = folder / "sweep";
+  ASSERT_EQ(run_thaw(sweep_arguments(sweep, {"--prune", "2", "--prune-order", "1,2"})).code, 0);
+  const std::vector<std::string> before = lines(sweep);
+  const auto resume = [&sweep](const std::vector<std::string>& more) {
+    std::vector<std::string> all{"sweep", "--resume", sweep, "--quiet"};
+    all.insert(all.end(), more.begin(), more.end());
+    return run_thaw(all);
+  };
+  const CommandResult more = resume({"--prune", "0,2"});
+  EXPECT_EQ(more.code, 0) << more.err;
+  const std::vector<std::string> after = lines(sweep);
+  ASSERT_EQ(after.size(), 12U);
+  EXPECT_EQ(std::vector<std::string>(after.begin() + 6, after.end()), before);
+  const CommandResult other = resume({"--prune-order", "2,3"});
+  EXPECT_EQ(other.code, 2);
+  EXPECT_THAT(other.err, HasSubstr("'pruning'"));
 }
 
 TEST(SweepCommand, WithJobsTheLinesStandInTheSameOrder) {
@@ -152,6 +257,29 @@ TEST(SweepCommand, BadInputEndsBeforeAnythingIsWritten) {
   refused({"--stack", "language", "--blocks", "1", "--lr", "fast"}, "--lr");
   refused({"--stack", "language", "--blocks", "1", "--cost", "money"}, "parameters, memory or time");
   refused({"--stack", "language", "--blocks", "1", "--steps", "10", "--halving", "20"}, "halving.rungs");
+}
+
+TEST(SweepCommand, WhatCannotBePrunedIsRefusedBeforeAnythingIsWritten) {
+  const TemporaryFolder folder;
+  const auto refused = [&folder](const std::vector<std::string>& more, const std::string& message) {
+    std::vector<std::string> flags{"--stack", "language", "--blocks", "0,1"};
+    flags.insert(flags.end(), more.begin(), more.end());
+    const CommandResult result = run_thaw(arguments("sweep", folder / "sweep", flags));
+    EXPECT_EQ(result.code, 2) << result.out;
+    EXPECT_THAT(result.err, HasSubstr(message));
+    EXPECT_FALSE(fs::exists(folder.path() / "sweep"));
+  };
+  refused({"--prune", "0,3"}, "at least 2 of 4 blocks left (the minimum), found 1 with 3 removed");
+  refused({"--prune", "1", "--prune-order", "1,2"}, "period of 2");
+  refused({"--prune", "2", "--prune-order", "1"}, "at most 1, the blocks of --prune-order");
+  refused({"--prune", "2,2"}, "each number once, found 2 twice");
+  refused({"--prune", "two"}, "--prune");
+  refused({"--prune", "2", "--prune-stack", "langage"}, "Did you mean 'language'?");
+  refused({"--prune", "2", "--prune-method", "gate-prob"}, "Did you mean 'gate-probe'?");
+  refused({"--prune", "2", "--prune-method", "list"}, "clp, gate-probe or block-influence");
+  refused({"--prune", "2", "--prune-method", "clp", "--prune-order", "1,2"}, "no --prune-method beside it");
+  refused({"--prune-method", "clp"}, "--prune beside it");
+  refused({"--prune", "2", "--prune-order", "1,2", "--rules", "language=3"}, "with 2 blocks of 'language' removed");
 }
 
 TEST(SweepCommand, AnEvaluatorThatFailsIsNotedAndTheOthersGoOn) {
