@@ -126,7 +126,8 @@ class Walk {
     memory_.cache = options_.cache_bytes;
     note(MemoryPhase::loading, "", loaded);
     cast_weights(loaded);
-    note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights);
+    // At the end of a run what was released comes back, beside the moments and the cache.
+    note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights + memory_.cache);
   }
 
   [[nodiscard]] at::ScalarType held_as(const PlannedParameter& parameter) const {

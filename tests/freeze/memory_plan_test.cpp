@@ -185,6 +185,9 @@ TEST(MemoryPlan, ThePeakIsSaidWithItsPhase) {
   const MemoryPlan large = plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::kv), {.batch_size = 1}, {});
   EXPECT_EQ(memory_phase_name(large.peak_phase), "loading") << "weights are read before they are released";
   EXPECT_EQ(large.peak, large.resident() + large.released_weights);
+  const MemoryPlan cached_large =
+      plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::kv), {.batch_size = 1}, {.cache_bytes = 1000});
+  EXPECT_EQ(cached_large.peak, large.peak + 1000) << "and come back when the cache is full";
 }
 
 TEST(MemoryPlan, GradientsOfEarlierMicroBatchesAreThereDuringTheForwardPass) {
