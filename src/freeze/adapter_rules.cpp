@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "split_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/names.h"
 #include "thaw/policy/adapters.h"
@@ -16,23 +17,6 @@ namespace thaw {
 namespace {
 
 constexpr const char* kWhere = "adapter rule";
-constexpr std::string_view kSpaces = " \t\r\n";
-
-std::string_view trim(std::string_view text) {
-  const std::size_t begin = text.find_first_not_of(kSpaces);
-  if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(kSpaces) - begin + 1);
-}
-
-std::vector<std::string_view> split(std::string_view text, char sign) {
-  std::vector<std::string_view> parts;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(sign, begin), text.size());
-    parts.push_back(trim(text.substr(begin, end - begin)));
-    begin = end + 1;
-  }
-  return parts;
-}
 
 [[noreturn]] void refuse(std::string_view setting, std::string_view value, const std::string& expected) {
   throw UsageError(Problem{
@@ -68,8 +52,8 @@ std::vector<std::string> parse_targets(std::string_view value) {
 bool take_setting(AdapterRule& rule, std::string_view part) {
   const std::size_t sign = part.find('=');
   if (sign == std::string_view::npos) return false;
-  const std::string_view name = trim(part.substr(0, sign));
-  const std::string_view value = trim(part.substr(sign + 1));
+  const std::string_view name = trimmed(part.substr(0, sign));
+  const std::string_view value = trimmed(part.substr(sign + 1));
   if (name == "rank") {
     rule.rank = number<std::int64_t>(name, value, "a whole number of at least 1");
   } else if (name == "alpha") {

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <optional>
 
+#include "split_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/names.h"
 #include "thaw/tensor/random.h"
@@ -25,27 +26,11 @@ constexpr std::uint64_t kBlocksOfAStack = std::uint64_t{1} << 43U;
       Problem{.where = std::string(where), .expected = std::string(expected), .found = fmt::format("'{}'", found)});
 }
 
-std::string_view trimmed(std::string_view text) {
-  const std::size_t begin = std::min(text.find_first_not_of(" \t\n"), text.size());
-  const std::size_t end = text.find_last_not_of(" \t\n");
-  return text.substr(begin, end == std::string_view::npos ? 0 : end + 1 - begin);
-}
-
 std::optional<std::int64_t> whole_number(std::string_view text) {
   std::int64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
   return number;
-}
-
-std::vector<std::string_view> split(std::string_view text, char at) {
-  std::vector<std::string_view> parts;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(at, begin), text.size());
-    parts.push_back(trimmed(text.substr(begin, end - begin)));
-    begin = end + 1;
-  }
-  return parts;
 }
 
 LayerFreezePolicy joined(const LayerFreezePolicy& first, const LayerFreezePolicy& second) {

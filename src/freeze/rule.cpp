@@ -5,20 +5,14 @@
 #include <regex>
 
 #include "rule_impl.h"
+#include "split_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/names.h"
 
 namespace thaw {
 namespace {
 
-constexpr std::string_view kSpaces = " \t\r\n";
 constexpr std::string_view kGroups[] = {"@norms", "@biases", "@embeddings", "@projectors", "@adapters"};
-
-std::string_view trim(std::string_view text) {
-  const std::size_t begin = text.find_first_not_of(kSpaces);
-  if (begin == std::string_view::npos) return text.substr(text.size());
-  return text.substr(begin, text.find_last_not_of(kSpaces) - begin + 1);
-}
 
 bool is_digit(char letter) { return letter >= '0' && letter <= '9'; }
 
@@ -29,10 +23,10 @@ class RuleParser {
 
   std::vector<Rule> parse() {
     std::vector<Rule> rules;
-    if (trim(text_).empty()) return rules;
+    if (trimmed(text_).empty()) return rules;
     for (std::size_t begin = 0; begin <= text_.size();) {
       const std::size_t end = end_of_rule(begin);
-      rules.push_back(parse_rule(trim(text_.substr(begin, end - begin))));
+      rules.push_back(parse_rule(trimmed(text_.substr(begin, end - begin))));
       begin = end + 1;
     }
     return rules;
@@ -50,7 +44,7 @@ class RuleParser {
   /// The comma that ends the rule at `begin`, or the end of the text. Commas in /regex/ and in [lists, sets] end
   /// nothing.
   std::size_t end_of_rule(std::size_t begin) {
-    rule_ = trim(text_.substr(begin));
+    rule_ = trimmed(text_.substr(begin));
     std::size_t open = std::string_view::npos;
     for (std::size_t i = end_of_regex(begin); i < text_.size(); ++i) {
       const bool inside = open != std::string_view::npos;
@@ -93,8 +87,8 @@ class RuleParser {
     check_letters(rule);
     const std::size_t sign = rule.find_first_of(":=");
     if (sign == std::string_view::npos) fail(rule, "a rule with '=' or ':'", fmt::format("'{}'", rule));
-    const std::string_view head = trim(rule.substr(0, sign));
-    const std::string_view tail = trim(rule.substr(sign + 1));
+    const std::string_view head = trimmed(rule.substr(0, sign));
+    const std::string_view tail = trimmed(rule.substr(sign + 1));
     return rule[sign] == ':' ? parse_pattern_rule(head, tail) : parse_stack_rule(head, tail);
   }
 
@@ -168,9 +162,9 @@ class RuleParser {
   }
 
   std::int64_t parse_first(std::string_view value) const {
-    const std::string_view rest = trim(value.substr(5));
+    const std::string_view rest = trimmed(value.substr(5));
     if (rest.empty() || rest.front() != ':') fail(value, "first:N", fmt::format("'{}'", value));
-    return parse_number(trim(rest.substr(1)));
+    return parse_number(trimmed(rest.substr(1)));
   }
 
   std::vector<std::int64_t> parse_list(std::string_view value) const {
@@ -179,7 +173,7 @@ class RuleParser {
     std::vector<std::int64_t> indices;
     for (std::size_t begin = 0; begin <= inner.size();) {
       const std::size_t end = std::min(inner.find(',', begin), inner.size());
-      parse_range(trim(inner.substr(begin, end - begin)), indices);
+      parse_range(trimmed(inner.substr(begin, end - begin)), indices);
       begin = end + 1;
     }
     std::sort(indices.begin(), indices.end());
@@ -189,8 +183,8 @@ class RuleParser {
 
   void parse_range(std::string_view item, std::vector<std::int64_t>& indices) const {
     const std::size_t dash = item.find('-');
-    const std::int64_t low = parse_number(trim(item.substr(0, dash)));
-    const std::int64_t high = dash == std::string_view::npos ? low : parse_number(trim(item.substr(dash + 1)));
+    const std::int64_t low = parse_number(trimmed(item.substr(0, dash)));
+    const std::int64_t high = dash == std::string_view::npos ? low : parse_number(trimmed(item.substr(dash + 1)));
     if (high < low) fail(item, "a range that rises", fmt::format("'{}'", item));
     // a list that names the same large range over and over must not grow with it
     if (indices.size() > static_cast<std::size_t>(2 * kMaxBlock)) fail(item, "a list of blocks", "too many of them");

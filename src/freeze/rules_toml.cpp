@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "rule_impl.h"
+#include "split_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
@@ -14,7 +15,6 @@ namespace thaw {
 namespace {
 
 constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
-constexpr std::string_view kSpaces = " \t\r\n";
 
 struct Entry {
   std::string key;
