@@ -10,9 +10,15 @@ endif()
 
 find_program(THAW_CCACHE ccache)
 if(THAW_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  # ccache must be told that a precompiled header may stand for its sources; depend mode spares it a run of the preprocessor.
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DEPEND=1
-    CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${THAW_CCACHE})
+  # ccache must be told that a precompiled header may stand for its sources; depend mode spares it a run of the preprocessor,
+  # and paths below the base directory are taken relative to it, so that clones share what they compiled.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DEPEND=1 CCACHE_BASEDIR=${PROJECT_SOURCE_DIR}
+    CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime)
+  # The folder that debug information names matters to a debugger, not to the reports of sanitizers.
+  if(THAW_SANITIZE)
+    list(APPEND CMAKE_CXX_COMPILER_LAUNCHER CCACHE_NOHASHDIR=1)
+  endif()
+  list(APPEND CMAKE_CXX_COMPILER_LAUNCHER ${THAW_CCACHE})
 endif()
 
 add_library(thaw_flags INTERFACE)

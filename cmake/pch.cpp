@@ -1,1 +1,1 @@
-// Compiled once so that every room can reuse the precompiled header.
+// Compiled once so that every room can reuse a precompiled header.

@@ -1,10 +1,9 @@
-// What nearly every file of a Torch room parses. torch/nn.h is not among it: every file pays for the size of this
-// header when it is loaded, and hardly one needs more of torch::nn than Module.
+// What nearly every file that sees tensors parses, and no more: g++ instantiates again, in every file, what a
+// precompiled header left pending (2 s for this one, 7 s for module_pch.h). Operators come one by one, from ATen/ops.
 #pragma once
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <filesystem>

@@ -1,5 +1,6 @@
 // thaw bench cache: how fast a prefix cache takes entries and gives them back, from memory and from disk.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/randn.h>
 #include <fmt/format.h>
 
 #include <memory>

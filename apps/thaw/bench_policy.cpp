@@ -1,6 +1,6 @@
 #include "bench_policy.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/engine.h>
 
 #include <algorithm>

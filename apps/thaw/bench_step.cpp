@@ -1,5 +1,5 @@
 // thaw bench step | sample: the trainer's real step by part, and sampling.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <fmt/format.h>
 
 #include <memory>

@@ -1,6 +1,8 @@
 #include "bench_synthetic.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/stack.h>
 
 #include "thaw/tensor/random.h"
 #include "thaw/train/policy_task.h"

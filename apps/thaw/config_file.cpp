@@ -54,7 +54,10 @@ std::string as_text(const toml::node& node, const std::string& where) {
   if (const auto* number = node.as_floating_point()) return fmt::format("{}", number->get());
   if (const toml::array* array = node.as_array()) {
     std::string joined;
-    for (const toml::node& item : *array) joined += (joined.empty() ? "" : ",") + as_text(item, where);
+    for (const toml::node& item : *array) {
+      if (!joined.empty()) joined += ',';
+      joined += as_text(item, where);
+    }
     return joined;
   }
   throw FormatError(Problem{.where = where, .expected = "a string, number, boolean or array of those"});

@@ -1,5 +1,7 @@
 // thaw sample: the action chunk a policy predicts for a dataset frame, beside the recorded one.
-#include <ATen/ATen.h>
+#include <ATen/TensorIndexing.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 #include <fmt/format.h>
 
 #include <iostream>

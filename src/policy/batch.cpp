@@ -1,6 +1,8 @@
 #include "thaw/policy/batch.h"
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/stack.h>
 
 #include <sstream>
 

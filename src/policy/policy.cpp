@@ -1,6 +1,7 @@
 #include "thaw/policy/policy.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/ones.h>
 
 #include "thaw/core/error.h"
 

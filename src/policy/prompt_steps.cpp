@@ -1,5 +1,5 @@
 // Steps that rewrite the task text.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cmath>

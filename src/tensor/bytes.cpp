@@ -1,4 +1,4 @@
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "bytes_impl.h"
 #include "thaw/core/error.h"

@@ -1,7 +1,9 @@
 /// Entries that tell whose they are, and what a cache printed.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>

@@ -1,7 +1,8 @@
 /// Datasets for the tests: the given ones with what LeRobot reads from them, and damaged copies.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -16,6 +17,7 @@
 
 #include "core/temporary_folder.h"
 #include "core/throws.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/data/dataset.h"
 
@@ -25,7 +27,7 @@ namespace fs = std::filesystem;
 using Expected = nlohmann::json;
 
 inline fs::path given_set(const std::string& name) {
-  return fs::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny" / name;
+  return fs::path(thaw::test::source_dir()) / "tests/data/metaworld_tiny" / name;
 }
 
 inline void append_sets(const fs::path& folder, std::vector<fs::path>& sets) {
@@ -45,8 +47,8 @@ inline void append_sets(const fs::path& folder, std::vector<fs::path>& sets) {
 /// The sets of the repository and those below the folders of THAW_DATASET_DIRS (colon-separated).
 inline std::vector<fs::path> expected_sets() {
   std::vector<fs::path> sets;
-  append_sets(fs::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny", sets);
-  append_sets(fs::path(THAW_SOURCE_DIR) / "tests/data/synthetic", sets);
+  append_sets(fs::path(thaw::test::source_dir()) / "tests/data/metaworld_tiny", sets);
+  append_sets(fs::path(thaw::test::source_dir()) / "tests/data/synthetic", sets);
   const char* more = std::getenv("THAW_DATASET_DIRS");
   std::stringstream folders(more == nullptr ? "" : more);
   for (std::string folder; std::getline(folders, folder, ':');) {

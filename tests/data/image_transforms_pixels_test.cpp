@@ -1,9 +1,11 @@
 // Against torchvision and LeRobot: make_image_transforms.py.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 
 #include "../../src/data/image_transforms_pixels_impl.h"
 #include "core/throws.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/core/json.h"
 #include "thaw/data/image_transforms.h"
@@ -17,7 +19,7 @@ using test::message_of;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const std::filesystem::path kGolden = std::filesystem::path(THAW_SOURCE_DIR) / "tests/data/image_transforms";
+const std::filesystem::path kGolden = std::filesystem::path(thaw::test::source_dir()) / "tests/data/image_transforms";
 
 /// float32: rounding of another order of the same few operations.
 constexpr Bound kFloat{.absolute = 1e-6};

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "support/paths.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 #include "thaw/models/registry.h"
 #include "thaw/tensor/compare.h"
@@ -21,7 +22,7 @@ namespace thaw {
 namespace {
 
 namespace fs = std::filesystem;
-const fs::path kSource = THAW_SOURCE_DIR;
+const fs::path kSource = thaw::test::source_dir();
 const at::Device kCuda(at::kCUDA, 0);
 
 class Cuda : public ::testing::Test {

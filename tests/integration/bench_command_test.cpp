@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "support/command.h"
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/models/registry.h"
 #include "thaw/tensor/safetensors.h"
@@ -22,10 +23,10 @@ using test::run_thaw;
 using test::TemporaryFolder;
 using testing::HasSubstr;
 
-const std::string kGolden = std::string(THAW_SOURCE_DIR) + "/tests/golden/checkpoint_smolvla";
+const std::string kGolden = std::string(thaw::test::source_dir()) + "/tests/golden/checkpoint_smolvla";
 const std::string kBase = kGolden + "/pretrained_model";
 const std::string kTokenizer = kGolden + "/tokenizer";
-const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metaworld_tiny/v30_av1";
+const std::string kDataset = std::string(thaw::test::source_dir()) + "/tests/data/metaworld_tiny/v30_av1";
 
 std::vector<std::string> step_arguments(const std::vector<std::string>& more) {
   std::vector<std::string> arguments{"bench",        "step", "--policy",      kBase, "--tokenizer", kTokenizer,

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <thread>
 
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/tensor/safetensors.h"
 #include "thaw/train/metrics.h"
@@ -20,10 +21,10 @@ using test::run_thaw;
 using test::TemporaryFolder;
 using testing::HasSubstr;
 
-const std::string kGolden = std::string(THAW_SOURCE_DIR) + "/tests/golden/checkpoint_smolvla";
+const std::string kGolden = std::string(thaw::test::source_dir()) + "/tests/golden/checkpoint_smolvla";
 const std::string kBase = kGolden + "/pretrained_model";
 const std::string kTokenizer = kGolden + "/tokenizer";
-const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metaworld_tiny/v30_av1";
+const std::string kDataset = std::string(thaw::test::source_dir()) + "/tests/data/metaworld_tiny/v30_av1";
 
 std::vector<std::string> train_arguments(const fs::path& run, const std::vector<std::string>& more = {}) {
   std::vector<std::string> arguments{"train",  "--policy",      kBase, "--tokenizer",  kTokenizer, "--dataset",

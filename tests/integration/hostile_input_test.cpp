@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "support/command.h"
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/tensor/safetensors.h"
 
@@ -21,7 +22,7 @@ using test::TemporaryFolder;
 using testing::AllOf;
 using testing::HasSubstr;
 
-const fs::path kSource = THAW_SOURCE_DIR;
+const fs::path kSource = thaw::test::source_dir();
 const fs::path kBase = kSource / "tests/golden/checkpoint_smolvla/pretrained_model";
 const fs::path kTokenizer = kSource / "tests/golden/checkpoint_smolvla/tokenizer";
 const fs::path kDatasets = kSource / "tests/data/metaworld_tiny";

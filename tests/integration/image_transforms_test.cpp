@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "support/command.h"
+#include "support/paths.h"
 #include "thaw/core/json.h"
 
 namespace thaw {
@@ -19,8 +20,8 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-const std::string kGolden = std::string(THAW_SOURCE_DIR) + "/tests/golden/checkpoint_smolvla";
-const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metaworld_tiny/v30_h264";
+const std::string kGolden = std::string(thaw::test::source_dir()) + "/tests/golden/checkpoint_smolvla";
+const std::string kDataset = std::string(thaw::test::source_dir()) + "/tests/data/metaworld_tiny/v30_h264";
 
 using Words = std::vector<std::string>;
 

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "models/golden_set.h"
+#include "support/paths.h"
 #include "support/recorded_training.h"
 #include "thaw/freeze/adapter_rules.h"
 #include "thaw/models/registry.h"
@@ -20,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using Tensors = std::map<std::string, at::Tensor>;
 
-const fs::path kGolden = fs::path(THAW_SOURCE_DIR) / "tests/golden";
+const fs::path kGolden = fs::path(thaw::test::source_dir()) / "tests/golden";
 
 /// One adapter and what PEFT computed with it.
 class Recorded {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "support/command.h"
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/models/registry.h"
 #include "thaw/policy/adapters.h"
@@ -23,7 +24,7 @@ using testing::Not;
 using Tensors = std::map<std::string, at::Tensor>;
 using Words = std::vector<std::string>;
 
-const std::string kSource = THAW_SOURCE_DIR;
+const std::string kSource = thaw::test::source_dir();
 const std::string kDataset = kSource + "/tests/data/metaworld_tiny/v30_av1";
 const std::string kLora = "language=2,rank=2,alpha=4,targets=k_proj+v_proj; expert=all,rank=4,targets=q_proj+down_proj";
 

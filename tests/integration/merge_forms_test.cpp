@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "support/command.h"
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
@@ -15,8 +16,8 @@ using test::run_thaw;
 using test::TemporaryFolder;
 using test::write_file;
 
-const std::string kGolden = std::string(THAW_SOURCE_DIR) + "/tests/golden/checkpoint_pi0";
-const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metaworld_tiny/v30_av1";
+const std::string kGolden = std::string(thaw::test::source_dir()) + "/tests/golden/checkpoint_pi0";
+const std::string kDataset = std::string(thaw::test::source_dir()) + "/tests/data/metaworld_tiny/v30_av1";
 constexpr const char* kModel = "model.safetensors";
 
 /// Trains two steps on `base` and merges. The merged folder.

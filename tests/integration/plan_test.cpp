@@ -1,5 +1,7 @@
 // What the planner predicts beside what happens.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
 #include <gmock/gmock.h>
 
 #include <sstream>
@@ -7,6 +9,7 @@
 #include "models/tiny_cases.h"
 #include "support/command.h"
 #include "support/live_bytes.h"
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/freeze/apply.h"
 #include "thaw/freeze/forecast.h"
@@ -21,7 +24,7 @@ using test::run_thaw;
 using testing::AllOf;
 using testing::HasSubstr;
 
-const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metaworld_tiny/v30_av1";
+const std::string kDataset = std::string(thaw::test::source_dir()) + "/tests/data/metaworld_tiny/v30_av1";
 
 struct Case {
   std::string freeze;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "support/command.h"
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
@@ -19,9 +20,9 @@ using test::TemporaryFolder;
 using test::write_file;
 using testing::HasSubstr;
 
-const std::string kGolden = std::string(THAW_SOURCE_DIR) + "/tests/golden/checkpoint_smolvla";
+const std::string kGolden = std::string(thaw::test::source_dir()) + "/tests/golden/checkpoint_smolvla";
 const std::string kTokenizer = kGolden + "/tokenizer";
-const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metaworld_tiny/v30_av1";
+const std::string kDataset = std::string(thaw::test::source_dir()) + "/tests/data/metaworld_tiny/v30_av1";
 
 std::vector<std::string> arguments_of(const std::string& command, const std::vector<std::string>& more,
                                       const std::string& base = kGolden + "/pretrained_model") {

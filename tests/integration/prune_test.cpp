@@ -7,6 +7,7 @@
 #include <set>
 
 #include "support/command.h"
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/models/registry.h"
 #include "thaw/tensor/compare.h"
@@ -23,10 +24,10 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-const std::string kGolden = std::string(THAW_SOURCE_DIR) + "/tests/golden/checkpoint_smolvla";
+const std::string kGolden = std::string(thaw::test::source_dir()) + "/tests/golden/checkpoint_smolvla";
 const std::string kBase = kGolden + "/pretrained_model";
 const std::string kTokenizer = kGolden + "/tokenizer";
-const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metaworld_tiny/v30_av1";
+const std::string kDataset = std::string(thaw::test::source_dir()) + "/tests/data/metaworld_tiny/v30_av1";
 const std::vector<std::string> kCalibration{"--dataset", kDataset, "--tokenizer", kTokenizer, "--samples", "6"};
 
 std::vector<std::string> joined(std::vector<std::string> first, const std::vector<std::string>& second) {

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "support/command.h"
+#include "support/paths.h"
 #include "thaw/freeze/apply.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 #include "thaw/freeze/prefix_cut.h"
@@ -29,11 +30,11 @@ constexpr std::int64_t kSteps = 4;
 const std::string kAlwaysTrained = "model.action_out_proj.bias";
 
 LeRobotDataset dataset() {
-  return LeRobotDataset::open(fs::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny/v30_av1");
+  return LeRobotDataset::open(fs::path(thaw::test::source_dir()) / "tests/data/metaworld_tiny/v30_av1");
 }
 
 std::shared_ptr<Policy> base(const std::string& type, const LeRobotDataset& data) {
-  const fs::path golden = fs::path(THAW_SOURCE_DIR) / "tests/golden" / ("checkpoint_" + type);
+  const fs::path golden = fs::path(thaw::test::source_dir()) / "tests/golden" / ("checkpoint_" + type);
   Features actions;
   for (const Feature& feature : data.features()) {
     if (feature.type == FeatureType::action) actions.push_back(feature);

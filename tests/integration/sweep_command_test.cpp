@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "support/command.h"
+#include "support/paths.h"
 #include "thaw/core/json.h"
 
 namespace thaw {
@@ -19,8 +20,8 @@ using test::TemporaryFolder;
 using testing::AllOf;
 using testing::HasSubstr;
 
-const std::string kGolden = std::string(THAW_SOURCE_DIR) + "/tests/golden/checkpoint_smolvla";
-const std::string kDataset = std::string(THAW_SOURCE_DIR) + "/tests/data/metaworld_tiny/v30_av1";
+const std::string kGolden = std::string(thaw::test::source_dir()) + "/tests/golden/checkpoint_smolvla";
+const std::string kDataset = std::string(thaw::test::source_dir()) + "/tests/data/metaworld_tiny/v30_av1";
 const std::vector<std::string> kBase{
     "--policy", kGolden + "/pretrained_model", "--tokenizer", kGolden + "/tokenizer", "--dataset", kDataset};
 

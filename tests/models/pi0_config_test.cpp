@@ -1,5 +1,6 @@
 // Reading, checking and writing the configurations of pi0 and pi0.5.
 #include "support/golden.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/models/pi0/config.h"
 
@@ -134,7 +135,7 @@ TEST(PiConfig, WhatWasReadIsWrittenBackInItsOrderWithUnknownFields) {
   EXPECT_EQ(pi0_config_json(parsed(json)).dump(), json.dump());
   for (const char* type : {"pi0", "pi05"}) {
     const fs::path folder =
-        fs::path(THAW_SOURCE_DIR) / "tests/golden" / (std::string("checkpoint_") + type) / "pretrained_model";
+        fs::path(thaw::test::source_dir()) / "tests/golden" / (std::string("checkpoint_") + type) / "pretrained_model";
     const Json real = read_json(folder / "config.json");
     const Json vlm = read_json(folder / "vlm_config.json");
     const Pi0Config config = parse_pi0_config(real, vlm, "x");
@@ -153,7 +154,7 @@ TEST(PiConfig, AConfigurationMadeInCodeIsWrittenWithLeRobotsFieldsInLeRobotsOrde
     for (const auto& field : written.items()) fields.push_back(field.key());
     std::vector<std::string> expected;
     const Json reference =
-        read_json(fs::path(THAW_SOURCE_DIR) / "tests/golden" / (std::string(type) + "_tiny") / "config.json");
+        read_json(fs::path(thaw::test::source_dir()) / "tests/golden" / (std::string(type) + "_tiny") / "config.json");
     for (const auto& field : reference.items()) expected.push_back(field.key());
     EXPECT_EQ(fields, expected);
     EXPECT_TRUE(pi0_vlm_config_json(config).is_null()) << "sizes of the variants need no file";

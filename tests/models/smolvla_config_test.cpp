@@ -1,4 +1,5 @@
 // config.json and vlm_config.json: reading, checking, writing back.
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/core/json.h"
 #include "thaw/models/smolvla/config.h"
@@ -7,7 +8,7 @@ namespace thaw {
 namespace {
 
 const std::filesystem::path kCheckpoint =
-    std::filesystem::path(THAW_SOURCE_DIR) / "tests/golden/checkpoint_smolvla/pretrained_model";
+    std::filesystem::path(thaw::test::source_dir()) / "tests/golden/checkpoint_smolvla/pretrained_model";
 
 Json minimal() {
   return parse_json(R"({"type": "smolvla",

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "support/paths.h"
 #include "thaw/nn/linear.h"
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
@@ -12,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path folder() { return fs::path(THAW_SOURCE_DIR) / "tests/golden/lora/linear"; }
+fs::path folder() { return fs::path(thaw::test::source_dir()) / "tests/golden/lora/linear"; }
 
 /// A recorded layer with leaves to take gradients of.
 struct Recorded {

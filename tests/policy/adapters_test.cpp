@@ -1,6 +1,7 @@
 #include "thaw/policy/adapters.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/mm.h>
 #include <torch/nn/module.h>
 
 #include <cmath>

@@ -5,6 +5,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/policy/batch.h"
 #include "thaw/policy/processor.h"
@@ -83,7 +84,7 @@ void check(const fs::path& folder) {
 }
 
 TEST(ProcessorGolden, FramesOfTheCommittedCheckpointEqualTheReference) {
-  check(fs::path(THAW_SOURCE_DIR) / "tests" / "golden" / "checkpoint_smolvla");
+  check(fs::path(thaw::test::source_dir()) / "tests" / "golden" / "checkpoint_smolvla");
 }
 
 TEST(ProcessorGolden, FramesOfEveryFurtherCheckpointEqualTheReference) {
@@ -99,7 +100,7 @@ TEST(ProcessorGolden, FramesOfEveryFurtherCheckpointEqualTheReference) {
 }
 
 TEST(ProcessorGolden, FramesOfABatchEqualThoseAlone) {
-  const Checkpoint checkpoint = load(fs::path(THAW_SOURCE_DIR) / "tests" / "golden" / "checkpoint_smolvla");
+  const Checkpoint checkpoint = load(fs::path(thaw::test::source_dir()) / "tests" / "golden" / "checkpoint_smolvla");
   std::vector<Sample> samples;
   for (std::size_t frame = 0; frame < checkpoint.frames.size(); ++frame) {
     samples.push_back({.tensors = tensors_of(checkpoint, frame, "raw"),

@@ -4,6 +4,7 @@
 #include "core/temporary_folder.h"
 #include "core/throws.h"
 #include "policy/small_tokenizer.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
 #include "thaw/policy/processor.h"
@@ -25,7 +26,9 @@ using ::testing::HasSubstr;
 constexpr const char* kPre = "policy_preprocessor";
 constexpr const char* kPost = "policy_postprocessor";
 
-fs::path golden() { return fs::path(THAW_SOURCE_DIR) / "tests" / "golden" / "checkpoint_smolvla" / "pretrained_model"; }
+fs::path golden() {
+  return fs::path(thaw::test::source_dir()) / "tests" / "golden" / "checkpoint_smolvla" / "pretrained_model";
+}
 
 ProcessorPipeline load_golden(const char* name) { return ProcessorPipeline::load(golden(), name, {}); }
 

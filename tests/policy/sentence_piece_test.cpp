@@ -4,6 +4,7 @@
 
 #include "core/temporary_folder.h"
 #include "core/throws.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
 #include "thaw/policy/tokenizer.h"
@@ -18,7 +19,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::string model_bytes() {
-  return read_text(std::filesystem::path(THAW_SOURCE_DIR) / "tests" / "golden" / "tokenizers" / "gemma" /
+  return read_text(std::filesystem::path(thaw::test::source_dir()) / "tests" / "golden" / "tokenizers" / "gemma" /
                    "tokenizer.model");
 }
 

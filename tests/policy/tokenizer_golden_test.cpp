@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/policy/processor_steps.h"
 #include "thaw/policy/tokenizer.h"
@@ -55,7 +56,7 @@ void check_set(const fs::path& set) {
 }
 
 TEST(TokenizerGolden, IdsOfTheCommittedSetsEqualTheReference) {
-  const fs::path golden = fs::path(THAW_SOURCE_DIR) / "tests" / "golden";
+  const fs::path golden = fs::path(thaw::test::source_dir()) / "tests" / "golden";
   for (const char* folder : {"tokenizers", "tokenizers_extra"}) {
     const auto sets = sets_below(golden / folder);
     ASSERT_GE(sets.size(), 2U) << folder;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/core/json.h"
 #include "thaw/study/prune.h"
@@ -20,7 +21,7 @@ using Blocks = std::vector<std::int64_t>;
 const double kNoNumber = std::numeric_limits<double>::quiet_NaN();
 
 const Json& cases() {
-  static const Json kCases = read_json(std::string(THAW_SOURCE_DIR) + "/tests/study/measures/choices.json");
+  static const Json kCases = read_json(std::string(thaw::test::source_dir()) + "/tests/study/measures/choices.json");
   return kCases;
 }
 

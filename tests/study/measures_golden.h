@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "support/paths.h"
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
@@ -14,7 +15,7 @@ namespace thaw::test {
 
 inline const at::Tensor& golden(const std::string& name) {
   static const std::map<std::string, at::Tensor> tensors =
-      read_safetensors(std::string(THAW_SOURCE_DIR) + "/tests/study/measures/measures.safetensors");
+      read_safetensors(std::string(thaw::test::source_dir()) + "/tests/study/measures/measures.safetensors");
   return tensors.at(name);
 }
 

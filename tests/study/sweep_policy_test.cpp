@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "study/studies.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/train/shared_caches.h"
 #include "train/fake_policy.h"
@@ -21,7 +22,7 @@ const std::string kBody = "freeze:*,train:hand.*,train:body.*";
 const std::string kAll = "train:*";
 
 LeRobotDataset dataset() {
-  return LeRobotDataset::open(std::filesystem::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny/v30_png");
+  return LeRobotDataset::open(std::filesystem::path(thaw::test::source_dir()) / "tests/data/metaworld_tiny/v30_png");
 }
 
 TrainOptions options_with(CacheCut cache) {

@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "thaw_command.h"
+#include "support/paths.h"
 
 namespace thaw::test {
 
@@ -62,7 +62,7 @@ inline void write_file(const fs::path& file, const std::string& content) {
 class Command {
  public:
   explicit Command(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), THAW_COMMAND);
+    arguments.insert(arguments.begin(), thaw_command());
     std::vector<char*> words;
     for (std::string& argument : arguments) words.push_back(argument.data());
     words.push_back(nullptr);

@@ -4,7 +4,7 @@
 // folder of that list may be a set itself or hold sets.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "support/paths.h"
 #include "thaw/core/json.h"
 #include "thaw/policy/batch.h"
 #include "thaw/tensor/compare.h"
@@ -34,7 +35,7 @@ inline constexpr double kGradientFloor = 1e-6;  // absolute
 inline constexpr double kSample = 5e-5;         // absolute
 
 inline std::vector<fs::path> roots() {
-  std::vector<fs::path> found{fs::path(THAW_SOURCE_DIR) / "tests" / "golden"};
+  std::vector<fs::path> found{fs::path(thaw::test::source_dir()) / "tests" / "golden"};
   if (const char* more = std::getenv("THAW_GOLDEN_DIRS")) {
     std::istringstream list(more);
     for (std::string folder; std::getline(list, folder, ':');) {

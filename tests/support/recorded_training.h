@@ -1,7 +1,8 @@
 // What golden sets say of a training that the reference made (tests/golden/README.md: optimizer, scheduler).
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/scalar_tensor.h>
 
 #include "thaw/core/json.h"
 #include "thaw/train/options.h"

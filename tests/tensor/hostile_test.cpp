@@ -7,6 +7,7 @@
 
 #include "core/temporary_folder.h"
 #include "core/throws.h"
+#include "support/paths.h"
 #include "tensor/hostile_corpus.h"
 #include "tensor/memory_file.h"
 #include "thaw/core/error.h"
@@ -42,7 +43,7 @@ std::vector<Verdict> expected_verdicts(const std::filesystem::path& table) {
 }
 
 std::filesystem::path table_path() {
-  return std::filesystem::path(THAW_SOURCE_DIR) / "tests" / "hostile" / "expected.tsv";
+  return std::filesystem::path(thaw::test::source_dir()) / "tests" / "hostile" / "expected.tsv";
 }
 
 /// "" when the header is taken, else the message of the refusal.

@@ -4,6 +4,7 @@
 
 #include "core/temporary_folder.h"
 #include "core/throws.h"
+#include "support/paths.h"
 #include "tensor/hostile_corpus.h"
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
@@ -21,7 +22,7 @@ using ::testing::HasSubstr;
 using ::testing::Pair;
 
 std::filesystem::path reference_path() {
-  return std::filesystem::path(THAW_SOURCE_DIR) / "tests" / "tensor" / "data" / "reference.safetensors";
+  return std::filesystem::path(thaw::test::source_dir()) / "tests" / "tensor" / "data" / "reference.safetensors";
 }
 
 const std::string kOddName = "quote \" backslash \\ tab \t bell \x07 delete \x7f é 😀 /";

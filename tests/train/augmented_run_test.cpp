@@ -2,6 +2,7 @@
 #include <torch/nn/module.h>
 
 #include "fake_policy.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/freeze/apply.h"
 #include "thaw/train/policy_task.h"
@@ -17,7 +18,7 @@ using toy::FakePolicy;
 constexpr const char* kRules = "freeze:*,train:hand.*";
 
 LeRobotDataset open_dataset() {
-  return LeRobotDataset::open(fs::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny/v30_png");
+  return LeRobotDataset::open(fs::path(thaw::test::source_dir()) / "tests/data/metaworld_tiny/v30_png");
 }
 
 TrainOptions options_with(std::int64_t views, CacheCut cache = CacheCut::none, const fs::path& folder = {}) {

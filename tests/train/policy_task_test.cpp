@@ -2,6 +2,7 @@
 #include "thaw/train/policy_task.h"
 
 #include "fake_policy.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/data/statistics.h"
 #include "thaw/train/checkpoint.h"
@@ -16,7 +17,7 @@ namespace {
 using toy::FakePolicy;
 
 LeRobotDataset open_dataset(const char* name = "v30_png") {
-  return LeRobotDataset::open(std::filesystem::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny" / name);
+  return LeRobotDataset::open(std::filesystem::path(thaw::test::source_dir()) / "tests/data/metaworld_tiny" / name);
 }
 
 TrainOptions options_with(std::int64_t steps, const std::filesystem::path& output = {}) {

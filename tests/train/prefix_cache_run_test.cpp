@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "fake_policy.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/freeze/apply.h"
 #include "thaw/train/policy_task.h"
@@ -19,7 +20,7 @@ namespace fs = std::filesystem;
 using toy::FakePolicy;
 
 LeRobotDataset open_dataset(const char* name = "v30_png") {
-  return LeRobotDataset::open(fs::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny" / name);
+  return LeRobotDataset::open(fs::path(thaw::test::source_dir()) / "tests/data/metaworld_tiny" / name);
 }
 
 TrainOptions options_with(CacheCut cache, std::int64_t steps = 1, const fs::path& folder = {}) {

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "support/paths.h"
 #include "thaw/core/json.h"
 
 namespace thaw {
@@ -16,7 +17,8 @@ double rate(const ScheduleOptions& options, std::int64_t steps, std::int64_t ste
 }
 
 TEST(Schedule, CosineGivesTheRatesThatLeRobotGives) {
-  const std::filesystem::path file = std::filesystem::path(THAW_SOURCE_DIR) / "tests/golden/smolvla_tiny/meta.json";
+  const std::filesystem::path file =
+      std::filesystem::path(thaw::test::source_dir()) / "tests/golden/smolvla_tiny/meta.json";
   const Json lengths = read_json(file).at("schedule_check");
   ASSERT_FALSE(lengths.empty());
   for (const auto& length : lengths.items()) {

@@ -5,6 +5,7 @@
 #include "../../src/train/engine_impl.h"
 #include "core/throws.h"
 #include "fake_policy.h"
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/freeze/apply.h"
 #include "thaw/train/policy_task.h"
@@ -44,7 +45,7 @@ struct Training {
       : options(given), policy(std::make_shared<FakePolicy>()), plan(policy->plan("freeze:*,train:hand.*")) {
     add_digests(plan, *policy->module());
     apply_freeze(plan, *policy->module());
-    const auto folder = std::filesystem::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny/v30_png";
+    const auto folder = std::filesystem::path(thaw::test::source_dir()) / "tests/data/metaworld_tiny/v30_png";
     task = std::make_unique<PolicyTask>(policy, plan, LeRobotDataset::open(folder), options, at::Device(at::kCPU));
     engine = std::make_unique<Engine>(policy->module(), plan, options, policy->training_preset(), Precision::fp32,
                                       at::Device(at::kCPU), std::move(make_graph));

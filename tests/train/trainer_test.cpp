@@ -1,6 +1,7 @@
 // One optimizer step and the loop around it, on modules without a model in them.
 #include "thaw/train/trainer.h"
 
+#include "support/paths.h"
 #include "thaw/core/error.h"
 #include "thaw/core/json.h"
 #include "thaw/tensor/compare.h"
@@ -246,7 +247,7 @@ TEST(Trainer, DatasetForAPlainModuleIsRefused) {
   Model model;
   Trainer trainer(model.ptr(), toy::plan_of(*model, toy::last_block), quiet_options());
   const auto dataset =
-      LeRobotDataset::open(std::filesystem::path(THAW_SOURCE_DIR) / "tests/data/metaworld_tiny/v30_png");
+      LeRobotDataset::open(std::filesystem::path(thaw::test::source_dir()) / "tests/data/metaworld_tiny/v30_png");
   EXPECT_THAT(toy::message_of<UsageError>([&] { trainer.fit(dataset); }), testing::HasSubstr("made with a policy"));
 }
 

@@ -1,1 +1,0 @@
-// Compiled once so that every test can reuse the precompiled header.
