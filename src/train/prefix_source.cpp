@@ -98,6 +98,8 @@ PrefixSource::PrefixSource(std::shared_ptr<Policy> policy, const FreezePlan& pla
       cut_(cut_of(*policy_, plan, options)),
       has_text_(depends_on_text(policy_->layout(), cut_.stage)),
       chunk_(chunk_of(options, policy_->layout(), cut_, device)),
+      advances_in_chunks_(options.batch_size > 0 && cut_.stage > 0 &&
+                          cut_.stage < std::min(plan.boundary, policy_->first_draw_stage())),
       released_(policy_) {
   released_.release(idle_parameters(policy_->layout(), 0));
   if (options.cache == CacheCut::none) return;
@@ -199,6 +201,13 @@ PreparedBatch PrefixSource::gather(std::vector<Sample> samples, const ProcessorP
     if (static_cast<std::int64_t>(chunk.size()) == chunk_) end_chunk();
   }
   end_chunk();
+  for (std::size_t first = 0; advances_in_chunks_ && first < samples.size();
+       first += static_cast<std::size_t>(chunk_)) {
+    const std::size_t end = std::min(first + static_cast<std::size_t>(chunk_), samples.size());
+    const std::vector<Sample> part(samples.begin() + static_cast<std::ptrdiff_t>(first),
+                                   samples.begin() + static_cast<std::ptrdiff_t>(end));
+    prepared.parts.push_back(pinned(preprocess(collate(part)), device_));
+  }
   prepared.raw = collate(samples);
   prepared.batch = pinned(preprocess(prepared.raw), device_);
   return prepared;
@@ -244,13 +253,37 @@ PrefixState PrefixSource::state_before(PreparedBatch& prepared, std::size_t to) 
     return state;
   }
   compute_missing(prepared);
+  const bool advanced = advances_in_chunks_ && cut_.stage < to;
+  if (advanced) advance(prepared, to);
   PrefixState state = policy_->begin_without_images(prepared.batch);
-  for (auto& [key, tensor] : assemble(prepared.entries)) {
+  set_entries(prepared.entries, state);
+  prepared.entries.clear();
+  if (!advanced) run_frozen_stages(policy_->line(), cut_.stage, to, state);
+  return state;
+}
+
+void PrefixSource::set_entries(std::span<const CacheEntry> entries, PrefixState& state) const {
+  for (auto& [key, tensor] : assemble(entries)) {
     state.set(key, pinned(tensor, device_).to(device_, /*non_blocking=*/true));
   }
-  prepared.entries.clear();
-  run_frozen_stages(policy_->line(), cut_.stage, to, state);
-  return state;
+}
+
+void PrefixSource::advance(PreparedBatch& prepared, std::size_t to) const {
+  const std::vector<std::string> live = live_keys(policy_->layout().line, to, policy_->layout().image_inputs);
+  std::vector<CacheEntry> advanced;
+  std::span<const CacheEntry> rest = prepared.entries;
+  for (Batch& part : prepared.parts) {
+    const std::size_t count = std::min(static_cast<std::size_t>(chunk_), rest.size());
+    PrefixState state = policy_->begin_without_images(to_device(std::move(part), device_));
+    set_entries(rest.first(count), state);
+    run_frozen_stages(policy_->line(), cut_.stage, to, state);
+    std::map<std::string, at::Tensor> tensors;
+    for (const std::string& key : live) tensors.emplace(key, state.at(key));
+    for (CacheEntry& entry : split(tensors)) advanced.push_back(std::move(entry));
+    rest = rest.subspan(count);
+  }
+  prepared.entries = std::move(advanced);
+  prepared.parts.clear();
 }
 
 bool PrefixSource::has_all(const FrameSet& frames) const {

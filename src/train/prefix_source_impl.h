@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct PreparedBatch {
   std::vector<CacheKey> keys;
   std::vector<std::size_t> missing;  ///< samples to compute, with
   std::vector<Batch> images;         ///< their preprocessed batches, in chunks
+  std::vector<Batch> parts;          ///< all samples, in chunks too, where stages behind the cut take them so
 };
 
 /// Frames that a run reads.
@@ -75,6 +77,9 @@ class PrefixSource {
   using View = std::optional<std::int64_t>;  ///< of ImageTransforms; none: as recorded
 
   [[nodiscard]] bool by_sample() const noexcept { return chunk_ > 0; }
+  /// From the cut to stage `to` in the chunks that an uncached run would take.
+  void advance(PreparedBatch& prepared, std::size_t to) const;
+  void set_entries(std::span<const CacheEntry> entries, PrefixState& state) const;
   [[nodiscard]] bool is_image(const std::string& key) const;
   [[nodiscard]] bool has_images(const Sample& sample) const;
   [[nodiscard]] Sample without_images(Sample sample) const;
@@ -97,7 +102,8 @@ class PrefixSource {
   std::optional<ImageTransforms> transforms_;
   PrefixCut cut_;
   bool has_text_ = true;
-  std::int64_t chunk_ = 0;  ///< samples computed at a time; 0: all of the batch, without taking them apart
+  std::int64_t chunk_ = 0;           ///< samples computed at a time; 0: all of the batch, without taking them apart
+  bool advances_in_chunks_ = false;  ///< because chunks of a size were asked for, and frozen stages lie behind the cut
   std::shared_ptr<PrefixCache> cache_;
   ReleasedWeights released_;
   bool holds_all_weights_ = true;  ///< of those that some stage uses

@@ -139,6 +139,8 @@ class FakePolicy final : public Policy {
 
   /// Grad mode that each stage last ran under.
   [[nodiscard]] const std::map<std::string, bool>& grad_modes() const { return *grad_modes_; }
+  /// Samples that each stage last ran on.
+  [[nodiscard]] const std::map<std::string, std::int64_t>& samples_at_a_time() const { return *samples_; }
   [[nodiscard]] FreezePlan plan(const std::string& rules) const {
     return LayerFreezePolicy::parse(rules).resolve(layout_);
   }
@@ -168,12 +170,14 @@ class FakePolicy final : public Policy {
 
   void build_line() {
     const auto with_code = [this](std::size_t index, std::function<void(PrefixState&)> run) {
-      const std::string name = layout_.line[index].name;
-      line_.push_back(
-          {.info = layout_.line[index], .run = [run = std::move(run), name, modes = grad_modes_](PrefixState& state) {
-             (*modes)[name] = at::GradMode::is_enabled();
-             run(state);
-           }});
+      const StageInfo& info = layout_.line[index];
+      line_.push_back({.info = info,
+                       .run = [run = std::move(run), name = info.name, result = info.writes.front(),
+                               modes = grad_modes_, samples = samples_](PrefixState& state) {
+                         (*modes)[name] = at::GradMode::is_enabled();
+                         run(state);
+                         (*samples)[name] = state.at(result).size(0);
+                       }});
     };
     Network network = network_;
     with_code(0,
@@ -197,6 +201,8 @@ class FakePolicy final : public Policy {
   std::vector<Stage> line_;
   Features inputs_, outputs_;
   std::shared_ptr<std::map<std::string, bool>> grad_modes_ = std::make_shared<std::map<std::string, bool>>();
+  std::shared_ptr<std::map<std::string, std::int64_t>> samples_ =
+      std::make_shared<std::map<std::string, std::int64_t>>();
 };
 
 }  // namespace thaw::toy

@@ -98,6 +98,19 @@ TEST(PrefixCacheRun, GivesTheLossesAndMeasurementsOfAnUncachedRunBitForBit) {
   for (std::size_t i = 0; i < plain.size(); ++i) EXPECT_NEAR(vision[i], plain[i], 1e-5 * plain[i]) << i;
 }
 
+TEST(PrefixCacheRun, StagesBehindTheCutTakeAsManySamplesAtATimeAsWasAskedFor) {
+  for (const std::int64_t asked : {1, 3, 0}) {
+    TrainOptions options = options_with(CacheCut::vision);
+    options.eval_episodes.clear();
+    options.prefix.batch_size = asked;
+    const auto policy = std::make_shared<FakePolicy>();
+    static_cast<void>(losses_of(options, policy));
+    const std::map<std::int64_t, std::int64_t> last{{1, 1}, {3, 4 % 3}, {0, 4}};
+    EXPECT_EQ(policy->samples_at_a_time().at("body"), last.at(asked)) << asked;
+    EXPECT_EQ(policy->samples_at_a_time().at("hand"), 4) << asked;
+  }
+}
+
 TEST(PrefixCacheRun, OnDiskWithWorkersAndABudgetForAFewEntriesOnlyGivesTheSame) {
   const toy::Folder folder;
   const std::vector<double> plain = losses_of(options_with(CacheCut::none, 40));
