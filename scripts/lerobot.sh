@@ -11,7 +11,7 @@ thaw_lerobot_python() {
     done
     thaw_say "will install with pip into $venv: lerobot 0.6.1 and what it needs (several GB)"
     "$python" -m venv "$venv"
-    "$venv/bin/pip" install -q 'lerobot[dataset]==0.6.1' 'transformers>=5.4.0,<5.6.0' 'num2words>=0.5.14,<0.6' 'accelerate>=1.14,<2'
+    "$venv/bin/pip" install -q 'lerobot[dataset]==0.6.1' 'transformers>=5.4.0,<5.6.0' 'num2words>=0.5.14,<0.6' 'accelerate>=1.14,<2' sentencepiece protobuf
   fi
   export LEROBOT_PYTHON=$venv/bin/python
 }
