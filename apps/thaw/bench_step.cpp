@@ -28,7 +28,7 @@ struct StepFlags {
   RoundFlags rounds;
 };
 
-struct SampleFlags {
+struct SamplingFlags {
   std::string policy;
   std::filesystem::path tokenizer;
   std::filesystem::path inputs;
@@ -224,7 +224,7 @@ std::vector<float> first_action(const at::Tensor& chunk) {
   return {action.data_ptr<float>(), action.data_ptr<float>() + action.numel()};
 }
 
-void run_sample(const SampleFlags& flags, const Outcome& outcome) {
+void run_sample(const SamplingFlags& flags, const Outcome& outcome) {
   flags.rounds.apply();
   PeakMemory memory;
   const std::shared_ptr<Policy> policy =
@@ -292,7 +292,7 @@ void add_bench_step_command(CLI::App& bench, Outcome& outcome) {
 }
 
 void add_bench_sample_command(CLI::App& bench, Outcome& outcome) {
-  const auto flags = std::make_shared<SampleFlags>();
+  const auto flags = std::make_shared<SamplingFlags>();
   CLI::App* command = add_subcommand(bench, outcome, "sample", "one sampled action chunk",
                                      "  thaw bench sample --policy base --rounds 10");
   command->add_option("--policy", flags->policy, "a checkpoint folder")->required();

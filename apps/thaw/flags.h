@@ -37,6 +37,9 @@ struct AdapterFlags {
   [[nodiscard]] LayerFreezePolicy freeze(const LayerFreezePolicy& full_rank) const;
 };
 
+/// "a, b,,c" at ',' -> a b c: blanks around a part and empty parts are left out.
+[[nodiscard]] std::vector<std::string> split(const std::string& text, char separator);
+
 /// "0,3,5-7" -> 0 3 5 6 7. `flag` names the source in errors. @throws UsageError
 [[nodiscard]] std::vector<std::int64_t> parse_numbers(const std::string& text, const std::string& flag);
 

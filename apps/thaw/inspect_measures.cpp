@@ -9,18 +9,9 @@
 namespace thaw::cli {
 namespace {
 
-std::vector<std::string> split_names(const std::string& text) {
-  std::vector<std::string> names;
-  std::stringstream stream(text);
-  for (std::string name; std::getline(stream, name, ',');) {
-    if (!name.empty()) names.push_back(name);
-  }
-  return names;
-}
-
 MeasureOptions measure_options(const InspectMeasuresFlags& flags) {
   MeasureOptions options = flags.measures.options;
-  options.stacks = split_names(flags.stacks);
+  options.stacks = split(flags.stacks, ',');
   options.similarity = flags.similarity;
   options.gradients = flags.plasticity;
   return options;

@@ -17,14 +17,6 @@ LeRobotDataset open_calibration(const MeasureFlags& flags) {
   return LeRobotDataset::open(flags.dataset, {.episodes = parse_numbers(flags.episodes, "--episodes")});
 }
 
-Features action_features(const LeRobotDataset& dataset) {
-  Features features;
-  for (const Feature& feature : dataset.features()) {
-    if (feature.type == FeatureType::action) features.push_back(feature);
-  }
-  return features;
-}
-
 }  // namespace
 
 void MeasureFlags::add_to(CLI::App& command) {
@@ -46,8 +38,10 @@ void MeasureFlags::add_to(CLI::App& command) {
 MeasureReport measure(const std::filesystem::path& folder, const MeasureFlags& flags, const MeasureOptions& options,
                       const std::filesystem::path& base) {
   const LeRobotDataset dataset = open_calibration(flags);
-  const std::shared_ptr<Policy> policy = load_policy(
-      folder, {.tokenizer_folder = flags.tokenizer, .dtype = at::kFloat, .output_features = action_features(dataset)});
+  const std::shared_ptr<Policy> policy =
+      load_policy(folder, {.tokenizer_folder = flags.tokenizer,
+                           .dtype = at::kFloat,
+                           .output_features = features_of_type(dataset.features(), FeatureType::action)});
   MeasureOptions asked = options;
   asked.rename_map = parse_pairs(flags.rename_map, "--rename-map");
   MeasureReport report = measure_policy(*policy, dataset, asked);

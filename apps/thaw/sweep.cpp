@@ -62,18 +62,8 @@ const std::vector<std::string> kOwnFlags{
 const std::vector<std::string> kPaths{"policy",      "tokenizer", "dataset",   "output",
                                       "freeze-file", "cache-dir", "importance"};
 
-std::vector<std::string> split(const std::string& text, char separator) {
-  std::vector<std::string> parts;
-  std::stringstream stream(text);
-  for (std::string part; std::getline(stream, part, separator);) {
-    const std::size_t first = part.find_first_not_of(' ');
-    if (first != std::string::npos) parts.push_back(part.substr(first, part.find_last_not_of(' ') - first + 1));
-  }
-  return parts;
-}
-
 /// "0,2,all"
-std::vector<std::int64_t> parse_counts(const std::string& text) {
+std::vector<std::int64_t> parse_block_counts(const std::string& text) {
   std::vector<std::int64_t> counts;
   for (const std::string& part : split(text, ',')) {
     if (part == "all") {
@@ -105,7 +95,7 @@ std::vector<StackBlocks> parse_stacks(const SweepFlags& flags) {
   }
   std::vector<StackBlocks> stacks;
   for (std::size_t i = 0; i < names.size(); ++i) {
-    stacks.push_back({.stack = names[i], .blocks = parse_counts(lists[lists.size() == 1 ? 0 : i])});
+    stacks.push_back({.stack = names[i], .blocks = parse_block_counts(lists[lists.size() == 1 ? 0 : i])});
   }
   return stacks;
 }

@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<std::int64_t> parse_counts(const std::string& text) {
+std::vector<std::int64_t> parse_prune_counts(const std::string& text) {
   std::vector<std::int64_t> counts = parse_numbers(text, "--prune");
   std::sort(counts.begin(), counts.end());
   const auto twice = std::adjacent_find(counts.begin(), counts.end());
@@ -83,7 +83,7 @@ SweepBases::SweepBases(const SweepPruneFlags& flags, const TrainFlags& train, co
     : flags_(flags),
       train_(train),
       stack_(stack_of(flags, swept)),
-      counts_(parse_counts(flags.counts)),
+      counts_(parse_prune_counts(flags.counts)),
       order_(parse_numbers(flags.order, "--prune-order")) {
   check(flags_, order_.size());
 }

@@ -20,14 +20,6 @@ std::vector<RateRule> parse_rates(const std::string& text) {
   return rules;
 }
 
-Features action_features(const LeRobotDataset& dataset) {
-  Features features;
-  for (const Feature& feature : dataset.features()) {
-    if (feature.type == FeatureType::action) features.push_back(feature);
-  }
-  return features;
-}
-
 }  // namespace
 
 static void add_data_flags(CLI::App& command, TrainFlags& flags) {
@@ -185,8 +177,9 @@ LeRobotDataset open_dataset(const TrainFlags& flags) {
 }
 
 std::shared_ptr<Policy> open_policy(const TrainFlags& flags, const LeRobotDataset& dataset) {
-  return adapted(flags, load_policy(flags.policy, {.tokenizer_folder = flags.tokenizer,
-                                                   .output_features = action_features(dataset)}));
+  return adapted(
+      flags, load_policy(flags.policy, {.tokenizer_folder = flags.tokenizer,
+                                        .output_features = features_of_type(dataset.features(), FeatureType::action)}));
 }
 
 std::shared_ptr<Policy> adapted(const TrainFlags& flags, std::shared_ptr<Policy> policy) {

@@ -6,7 +6,7 @@
 namespace thaw::lerobot {
 namespace {
 
-constexpr std::size_t kWaitingReaders = 16;
+constexpr std::size_t kWaitingBlobs = 16;  // of one camera; each holds an open file
 
 class ImageCamera final : public Camera {
  public:
@@ -55,7 +55,7 @@ class ImageCamera final : public Camera {
   std::vector<DataFile> files_;
   std::vector<std::size_t> file_of_episode_;
   std::vector<std::int64_t> first_row_;  // of an episode in its file
-  ReaderPool<std::size_t, ParquetBlobs> readers_{kWaitingReaders};
+  ReaderPool<std::size_t, ParquetBlobs> readers_{kWaitingBlobs};
 };
 
 }  // namespace

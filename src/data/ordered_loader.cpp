@@ -58,41 +58,6 @@ std::vector<std::size_t> reading_order(const std::vector<std::int64_t>& position
   return order;
 }
 
-/// One batch on its way. Fields are guarded by the loader's mutex, except the samples a worker is filling.
-struct Job {
-  Job(std::vector<std::int64_t> wanted, std::int64_t of_epoch, const OrderedLoader::ReadsOn& reads_on)
-      : positions(std::move(wanted)),
-        epoch(of_epoch),
-        order(reading_order(positions)),
-        samples(positions.size()),
-        errors(positions.size()),
-        left(positions.size()) {
-    for (std::size_t i = 1; i < order.size(); ++i) {
-      if (!reads_on || !reads_on(positions[order[i - 1]], positions[order[i]])) run_ends.push_back(i);
-    }
-    run_ends.push_back(order.size());
-  }
-
-  /// The slots of the next run, in the order they are read.
-  std::span<const std::size_t> take_run() {
-    const std::size_t begin = run == 0 ? 0 : run_ends[run - 1];
-    const std::size_t end = run_ends[run++];
-    return std::span(order).subspan(begin, end - begin);
-  }
-
-  std::vector<std::int64_t> positions;
-  std::int64_t epoch;
-  std::vector<std::size_t> order;
-  std::vector<std::size_t> run_ends;  // in `order`; a run is read by one worker
-  std::vector<Sample> samples;
-  std::vector<std::exception_ptr> errors;  // by slot
-  std::size_t run = 0;                     // the first that nobody reads yet
-  std::size_t left;
-  bool done = false;
-  std::any batch;
-  std::exception_ptr error;
-};
-
 }  // namespace
 
 void LoaderOptions::validate() const {
@@ -103,6 +68,41 @@ void LoaderOptions::validate() const {
 }
 
 struct OrderedLoader::Impl {
+  /// One batch on its way. Fields are guarded by the loader's mutex, except the samples a worker is filling.
+  struct Job {
+    Job(std::vector<std::int64_t> wanted, std::int64_t of_epoch, const OrderedLoader::ReadsOn& reads_on)
+        : positions(std::move(wanted)),
+          epoch(of_epoch),
+          order(reading_order(positions)),
+          samples(positions.size()),
+          errors(positions.size()),
+          left(positions.size()) {
+      for (std::size_t i = 1; i < order.size(); ++i) {
+        if (!reads_on || !reads_on(positions[order[i - 1]], positions[order[i]])) run_ends.push_back(i);
+      }
+      run_ends.push_back(order.size());
+    }
+
+    /// The slots of the next run, in the order they are read.
+    std::span<const std::size_t> take_run() {
+      const std::size_t begin = run == 0 ? 0 : run_ends[run - 1];
+      const std::size_t end = run_ends[run++];
+      return std::span(order).subspan(begin, end - begin);
+    }
+
+    std::vector<std::int64_t> positions;
+    std::int64_t epoch;
+    std::vector<std::size_t> order;
+    std::vector<std::size_t> run_ends;  // in `order`; a run is read by one worker
+    std::vector<Sample> samples;
+    std::vector<std::exception_ptr> errors;  // by slot
+    std::size_t run = 0;                     // the first that nobody reads yet
+    std::size_t left;
+    bool done = false;
+    std::any batch;
+    std::exception_ptr error;
+  };
+
   Impl(std::int64_t size, const LoaderOptions& wanted, Read reading, Gather gathering, ReadsOn reading_on)
       : options(wanted),
         read(std::move(reading)),

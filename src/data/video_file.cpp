@@ -30,7 +30,7 @@ void silence_ffmpeg() {
   std::call_once(once, [] { av_log_set_level(AV_LOG_QUIET); });
 }
 
-[[noreturn]] void refuse(const std::string& label, const std::string& found) {
+[[noreturn]] void refuse_video(const std::string& label, const std::string& found) {
   throw FormatError(Problem{.where = label, .expected = "a readable MP4 video", .found = found});
 }
 
@@ -93,7 +93,7 @@ void VideoFile::open() {
   format->io_open = &refuse_other_files;
   format->max_streams = kMaxStreams;
   const int status = avformat_open_input(&format, "", av_find_input_format("mp4"), nullptr);
-  if (status < 0) refuse(label_, "a damaged header (" + av_message(status) + ")");
+  if (status < 0) refuse_video(label_, "a damaged header (" + av_message(status) + ")");
   format_.reset(format);
 }
 
@@ -102,12 +102,12 @@ void VideoFile::choose_stream() {
     AVStream& candidate = *format_->streams[i];
     candidate.discard = AVDISCARD_ALL;
     if (candidate.codecpar->codec_type != AVMEDIA_TYPE_VIDEO) continue;
-    if (stream_ >= 0) refuse(label_, "several video streams");
+    if (stream_ >= 0) refuse_video(label_, "several video streams");
     stream_ = static_cast<int>(i);
   }
-  if (stream_ < 0) refuse(label_, "no video stream");
+  if (stream_ < 0) refuse_video(label_, "no video stream");
   stream().discard = AVDISCARD_DEFAULT;
-  if (turned(stream())) refuse(label_, "a video turned by its display matrix");
+  if (turned(stream())) refuse_video(label_, "a video turned by its display matrix");
 }
 
 bool VideoFile::read(AVPacket& packet) {
@@ -115,14 +115,14 @@ bool VideoFile::read(AVPacket& packet) {
     av_packet_unref(&packet);
     const int status = av_read_frame(format_.get(), &packet);
     if (status == AVERROR_EOF) return false;
-    if (status < 0) refuse(label_, "frames that cannot be read (" + av_message(status) + ")");
+    if (status < 0) refuse_video(label_, "frames that cannot be read (" + av_message(status) + ")");
     if (packet.stream_index == stream_) return true;
   }
 }
 
 void VideoFile::seek(std::int64_t dts) {
   const int status = av_seek_frame(format_.get(), stream_, dts, AVSEEK_FLAG_BACKWARD);
-  if (status < 0) refuse(label_, "a key frame that cannot be reached (" + av_message(status) + ")");
+  if (status < 0) refuse_video(label_, "a key frame that cannot be reached (" + av_message(status) + ")");
 }
 
 }  // namespace thaw::lerobot

@@ -18,7 +18,7 @@ namespace {
 
 constexpr const char* kWhere = "adapter rule";
 
-[[noreturn]] void refuse(std::string_view setting, std::string_view value, const std::string& expected) {
+[[noreturn]] void refuse_setting(std::string_view setting, std::string_view value, const std::string& expected) {
   throw UsageError(Problem{
       .where = fmt::format("{}: {}", kWhere, setting), .expected = expected, .found = fmt::format("'{}'", value)});
 }
@@ -27,7 +27,8 @@ template <class Number>
 Number number(std::string_view setting, std::string_view value, const std::string& expected) {
   Number result{};
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
-  if (error != std::errc() || end != value.data() + value.size() || !(result > 0)) refuse(setting, value, expected);
+  if (error != std::errc() || end != value.data() + value.size() || !(result > 0))
+    refuse_setting(setting, value, expected);
   return result;
 }
 
@@ -35,14 +36,14 @@ AdapterType parse_type(std::string_view value) {
   static const std::map<std::string_view, AdapterType> kTypes{
       {"lora", AdapterType::lora}, {"rslora", AdapterType::rslora}, {"dora", AdapterType::dora}};
   const auto found = kTypes.find(value);
-  if (found == kTypes.end()) refuse("type", value, "lora, rslora or dora");
+  if (found == kTypes.end()) refuse_setting("type", value, "lora, rslora or dora");
   return found->second;
 }
 
 std::vector<std::string> parse_targets(std::string_view value) {
   std::vector<std::string> targets;
   for (const std::string_view part : split(value, '+')) {
-    if (part.empty()) refuse("targets", value, "names of layers joined by +, as in q_proj+v_proj");
+    if (part.empty()) refuse_setting("targets", value, "names of layers joined by +, as in q_proj+v_proj");
     targets.emplace_back(part);
   }
   return targets;

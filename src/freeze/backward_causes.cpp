@@ -16,7 +16,7 @@ constexpr std::size_t kShownRuns = 4;
 using Block = std::pair<std::string, std::int64_t>;
 
 /// Frozen work that one trainable stage sends its gradient through.
-struct Walk {
+struct Detour {
   std::map<std::string, std::set<std::int64_t>> blocks;    ///< by stack
   std::map<std::string, std::vector<std::string>> stages;  ///< that hold them, by stack
   std::vector<std::string> other_stages;                   ///< without blocks
@@ -55,7 +55,7 @@ std::string plural(std::size_t count, const std::string& what) {
   return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
 }
 
-std::string sentence(const std::string& parameter, const Walk& walk) {
+std::string sentence(const std::string& parameter, const Detour& walk) {
   std::vector<std::string> parts;
   for (const auto& [stack, stages] : walk.stages) {
     const std::size_t blocks = walk.blocks.at(stack).size();
@@ -112,7 +112,7 @@ class Causes {
   const std::function<bool(const std::string&)>& trains_;
   std::unordered_map<std::string, const ParameterInfo*> by_name_;
   std::set<Block> trained_;
-  std::map<std::size_t, Walk> walks_;  ///< by the stage the gradient leads to
+  std::map<std::size_t, Detour> walks_;  ///< by the stage the gradient leads to
 };
 
 }  // namespace

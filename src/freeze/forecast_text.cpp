@@ -11,7 +11,7 @@ namespace thaw {
 namespace {
 
 std::string tera(double flops) { return fmt::format("{:.3g}", flops / 1e12); }
-std::string giga(double flops) { return fmt::format("{:.4g}", flops / 1e9); }
+std::string giga_column(double flops) { return fmt::format("{:.4g}", flops / 1e9); }
 
 std::string duration(const std::optional<double>& seconds) {
   return seconds ? fmt::format("{:.4g}", *seconds * 1e3) : "-";
@@ -64,10 +64,11 @@ std::string stage_table(const Forecast& forecast) {
       continue;
     }
     text += fmt::format("  {:<18}  {:>6}  {:>15}  {:>16}  {:>10}  {:>10}\n", group.name, group.stages,
-                        giga(group.forward), giga(group.backward), byte_size(group.saved), byte_size(group.workspace));
+                        giga_column(group.forward), giga_column(group.backward), byte_size(group.saved),
+                        byte_size(group.workspace));
   }
-  return text + fmt::format("  {:<18}  {:>6}  {:>15}  {:>16}\n", "a step", "", giga(forecast.cost.forward_flops()),
-                            giga(forecast.cost.backward_flops()));
+  return text + fmt::format("  {:<18}  {:>6}  {:>15}  {:>16}\n", "a step", "",
+                            giga_column(forecast.cost.forward_flops()), giga_column(forecast.cost.backward_flops()));
 }
 
 std::string memory_lines(const MemoryPlan& memory) {

@@ -72,6 +72,12 @@ bool FreezePlan::trains(std::string_view name) const {
   return found != parameters.end() && found->parameter_class == ParameterClass::trainable;
 }
 
+std::map<std::string, const PlannedParameter*> FreezePlan::by_name() const {
+  std::map<std::string, const PlannedParameter*> found;
+  for (const PlannedParameter& parameter : parameters) found[parameter.name] = &parameter;
+  return found;
+}
+
 double FreezePlan::forward_flops() const {
   double sum = 0;
   for (const StagePlan& stage : line) sum += stage.forward_flops;

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
-constexpr std::size_t kNamesShown = 4;
+constexpr std::size_t kUnreadNamesShown = 4;
 
 /// Tensor -> file name, as the index says.
 using WeightMap = std::map<std::string, std::string>;
@@ -64,9 +64,9 @@ WeightMap read_weight_map(const fs::path& index) {
 
 std::string shown(std::vector<std::string> names) {
   const std::size_t count = names.size();
-  names.resize(std::min(count, kNamesShown));
+  names.resize(std::min(count, kUnreadNamesShown));
   return fmt::format("{}{}", fmt::join(names, ", "),
-                     count > kNamesShown ? fmt::format(" and {} more", count - kNamesShown) : "");
+                     count > kUnreadNamesShown ? fmt::format(" and {} more", count - kUnreadNamesShown) : "");
 }
 
 [[noreturn]] void refuse_disagreement(const fs::path& index, const fs::path& shard, const std::string& found) {

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <limits>
 
+#include "thaw/tensor/dtype.h"
+
 namespace thaw::nn {
 namespace {
-
-at::ScalarType at_least_float(at::ScalarType dtype) { return c10::promoteTypes(dtype, at::kFloat); }
 
 double lowest_finite(at::ScalarType dtype) {
   return dtype == at::kDouble ? std::numeric_limits<double>::lowest() : std::numeric_limits<float>::lowest();

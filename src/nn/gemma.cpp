@@ -3,15 +3,11 @@
 #include <ATen/ATen.h>
 #include <torch/autograd.h>
 
+#include "inverse_rms_impl.h"
+#include "thaw/tensor/dtype.h"
+
 namespace thaw::nn {
 namespace {
-
-at::ScalarType at_least_float(at::ScalarType dtype) { return c10::promoteTypes(dtype, at::kFloat); }
-
-/// 1 / rms(x), (..., 1)
-at::Tensor scale_of(const at::Tensor& wide, double eps) {
-  return wide.square().mean(/*dim=*/-1, /*keepdim=*/true).add_(eps).rsqrt_();
-}
 
 /// x / rms(x) · factor + shift as one node: it keeps its input, one number a row and the factor.
 /// x (B, K, L, D); factor and shift (B, K, 1, D)
@@ -19,7 +15,7 @@ class Modulated : public torch::autograd::Function<Modulated> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& factor,
                             const at::Tensor& shift, double eps) {
-    const at::Tensor scale = scale_of(x, eps);
+    const at::Tensor scale = inverse_rms(x, eps);
     context->save_for_backward({x, factor, scale});
     context->saved_data["of_x"] = x.requires_grad();
     context->saved_data["of_factor"] = factor.requires_grad();

@@ -1,24 +1,19 @@
 #include <ATen/ATen.h>
 #include <torch/autograd.h>
 
+#include "inverse_rms_impl.h"
 #include "thaw/nn/linear.h"
+#include "thaw/tensor/dtype.h"
 
 namespace thaw::nn {
 namespace {
-
-at::ScalarType at_least_float(at::ScalarType dtype) { return c10::promoteTypes(dtype, at::kFloat); }
-
-/// 1 / rms(x), (..., 1)
-at::Tensor scale_of(const at::Tensor& wide, double eps) {
-  return wide.square().mean(/*dim=*/-1, /*keepdim=*/true).add_(eps).rsqrt_();
-}
 
 /// The norm as one node that keeps its input and one number a row; what lies between is computed again for backward.
 class Normed : public torch::autograd::Function<Normed> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             double eps) {
-    const at::Tensor scale = scale_of(x, eps);
+    const at::Tensor scale = inverse_rms(x, eps);
     context->save_for_backward({x, weight, scale});
     context->saved_data["of_x"] = x.requires_grad();
     context->saved_data["of_weight"] = weight.requires_grad();
@@ -49,7 +44,7 @@ at::Tensor rms_norm(const at::Tensor& x, const RmsNorm& norm) {
   const bool plain = x.scalar_type() == at::kFloat && norm.weight.scalar_type() == at::kFloat && x.dim() > 1;
   if (plain && at::GradMode::is_enabled()) return Normed::apply(x, norm.weight, norm.eps);
   const at::Tensor wide = x.to(at_least_float(x.scalar_type()));
-  return norm.weight * (wide * scale_of(wide, norm.eps)).to(x.scalar_type());
+  return norm.weight * (wide * inverse_rms(wide, norm.eps)).to(x.scalar_type());
 }
 
 }  // namespace thaw::nn

@@ -13,7 +13,7 @@
 namespace thaw::detail {
 namespace {
 
-constexpr const char* kFile = "tokenizer.json";
+constexpr const char* kTokenizerFile = "tokenizer.json";
 constexpr JsonLimits kLimits{.max_bytes = std::size_t{64} << 20};
 
 /// Ids that stand before and behind those of every text.
@@ -128,7 +128,7 @@ std::vector<AddedToken> parse_added_tokens(const Json& file, const std::vector<A
 class ByteLevelBpe final : public FileTokenizer {
  public:
   ByteLevelBpe(const std::filesystem::path& folder, const Json& file)
-      : FileTokenizer(folder, kFile),
+      : FileTokenizer(folder, kTokenizerFile),
         model_(json_field<Json>(file, "model", where()), where() + ", field 'model'"),
         pre_tokenizer_(json_field_or<Json>(file, "pre_tokenizer", Json(nullptr), where()),
                        where() + ", field 'pre_tokenizer'"),
@@ -208,7 +208,7 @@ void ByteLevelBpe::read_pad_token(const Json& file) {
 }  // namespace
 
 std::shared_ptr<const Tokenizer> load_byte_level_bpe(const std::filesystem::path& folder) {
-  return std::make_shared<ByteLevelBpe>(folder, read_json(folder / kFile, kLimits));
+  return std::make_shared<ByteLevelBpe>(folder, read_json(folder / kTokenizerFile, kLimits));
 }
 
 bool is_converted_sentence_piece(const std::filesystem::path& tokenizer_json) {

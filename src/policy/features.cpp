@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <utility>
 
 #include "thaw/core/error.h"
@@ -44,6 +45,13 @@ const Feature* find_feature(const Features& features, std::string_view name) {
   const auto found =
       std::find_if(features.begin(), features.end(), [&](const Feature& feature) { return feature.name == name; });
   return found == features.end() ? nullptr : &*found;
+}
+
+Features features_of_type(const Features& features, FeatureType type) {
+  Features found;
+  std::copy_if(features.begin(), features.end(), std::back_inserter(found),
+               [type](const Feature& feature) { return feature.type == type; });
+  return found;
 }
 
 }  // namespace thaw

@@ -17,7 +17,7 @@ Json to_json(const RelativeActionOptions& options) {
               {"action_names", options.action_names ? Json(*options.action_names) : Json(nullptr)}};
 }
 
-RelativeActionOptions parse_options(const Json& config, const std::string& where) {
+RelativeActionOptions parse_relative_options(const Json& config, const std::string& where) {
   check_config_keys(config, {"enabled", "exclude_joints", "action_names"}, where);
   RelativeActionOptions options;
   options.enabled = json_field_or(config, "enabled", false, where);
@@ -62,7 +62,7 @@ RelativeActionsStep::RelativeActionsStep(RelativeActionOptions options)
     : ConfiguredStep(to_json(options)), options_(std::move(options)) {}
 
 RelativeActionsStep::RelativeActionsStep(const StepSource& source)
-    : ConfiguredStep(source.config), options_(parse_options(source.config, source.where)) {}
+    : ConfiguredStep(source.config), options_(parse_relative_options(source.config, source.where)) {}
 
 /// The state with zeros where the action stays absolute. Dimensions beyond the action's names are relative.
 at::Tensor RelativeActionsStep::reference(const at::Tensor& state) const {

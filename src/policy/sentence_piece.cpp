@@ -9,13 +9,13 @@
 namespace thaw::detail {
 namespace {
 
-constexpr const char* kFile = "tokenizer.model";
+constexpr const char* kModelFile = "tokenizer.model";
 
 /// Prefix and suffix follow the conventions of the Llama and Gemma families: BOS unless the settings say no, EOS only
 /// when they say yes. What the model file says of dummy prefixes and spaces is done by SentencePiece itself.
 class SentencePieceTokenizer final : public FileTokenizer {
  public:
-  explicit SentencePieceTokenizer(const std::filesystem::path& folder) : FileTokenizer(folder, kFile) {
+  explicit SentencePieceTokenizer(const std::filesystem::path& folder) : FileTokenizer(folder, kModelFile) {
     const std::string model = read_text(vocabulary_path());
     const auto status = processor_.LoadFromSerializedProto(model);
     if (model.empty() || !status.ok()) {

@@ -55,7 +55,7 @@ PaddingSide parse_padding_side(const Json& config, const std::string& where) {
   throw_bad_value(where, "padding_side", "\"right\" or \"left\"", value);
 }
 
-TokenizerStepOptions parse_options(const Json& config, const std::string& where) {
+TokenizerStepOptions parse_tokenizer_options(const Json& config, const std::string& where) {
   check_config_keys(config, {"max_length", "task_key", "padding_side", "padding", "truncation", "tokenizer_name"},
                     where);
   TokenizerStepOptions options;
@@ -122,7 +122,7 @@ TokenizerStep::TokenizerStep(TokenizerStepOptions options, std::shared_ptr<LazyT
 
 TokenizerStep::TokenizerStep(const StepSource& source)
     : ConfiguredStep(source.config),
-      options_(parse_options(source.config, source.where)),
+      options_(parse_tokenizer_options(source.config, source.where)),
       artifacts_(source.artifacts) {
   std::string name = options_.tokenizer_name;
   if (const auto artifact = artifacts_.find("tokenizer_name"); artifact != artifacts_.end()) {

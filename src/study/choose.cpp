@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "numbers_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/study/prune.h"
 
@@ -13,7 +14,6 @@ namespace thaw {
 namespace {
 
 using Blocks = std::vector<std::int64_t>;
-constexpr double kNoNumber = std::numeric_limits<double>::quiet_NaN();
 
 /// The `count` numbers with the greatest value, ascending; NaN is never taken.
 std::optional<Blocks> greatest(std::span<const double> values, std::int64_t count) {

@@ -6,14 +6,13 @@
 #include <cmath>
 #include <map>
 
+#include "gradient_probe_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/study/measure.h"
 #include "thaw/tensor/safetensors.h"
 
 namespace thaw {
 namespace {
-
-double square_sum(const at::Tensor& tensor) { return tensor.square().sum(at::kDouble).item<double>(); }
 
 at::Tensor base_tensor(const SafetensorsFile& base, const std::string& name, const at::Tensor& now) {
   const std::string where = fmt::format("{}: {}", base.path().string(), name);

@@ -5,13 +5,13 @@
 #include <cmath>
 
 #include "gradient_probe_impl.h"
+#include "thaw/tensor/dtype.h"
 
 namespace thaw {
-namespace {
 
-double square_sum(const at::Tensor& tensor) { return tensor.to(at::kFloat).square().sum(at::kDouble).item<double>(); }
-
-}  // namespace
+double square_sum(const at::Tensor& tensor) {
+  return tensor.to(at_least_float(tensor.scalar_type())).square().sum(at::kDouble).item<double>();
+}
 
 std::vector<BlockParameter> block_parameters(const torch::nn::Module& module, const ModelLayout& layout,
                                              const std::vector<BlockStack>& stacks) {

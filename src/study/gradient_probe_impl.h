@@ -14,6 +14,9 @@ class Module;
 
 namespace thaw {
 
+/// Of all elements, added up in double. Float32 or wider is squared as it is, narrower types as float32.
+[[nodiscard]] double square_sum(const at::Tensor& tensor);
+
 /// One parameter of a block.
 struct BlockParameter {
   std::string stack;

@@ -76,23 +76,23 @@ std::string heat_map(const at::Tensor& values, double least, double most, const 
 }
 
 std::string bars(const std::vector<double>& values, const std::string& title) {
-  constexpr int kWidth = 26;
-  constexpr int kHeight = 90;
+  constexpr int kBar = 26;
+  constexpr int kTallest = 90;
   double most = 0.0;
   for (const double value : values) most = std::isfinite(value) ? std::max(most, value) : most;
   if (values.empty() || !(most > 0.0)) return {};
   std::string marks;
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const auto left = static_cast<int>(i) * kWidth;
-    marks += fmt::format(R"(<text x="{}" y="{}" text-anchor="middle">{}</text>)", left + kWidth / 2, kHeight + 14, i);
+    const auto left = static_cast<int>(i) * kBar;
+    marks += fmt::format(R"(<text x="{}" y="{}" text-anchor="middle">{}</text>)", left + kBar / 2, kTallest + 14, i);
     if (!std::isfinite(values[i])) continue;
-    const double height = std::max(0.0, values[i]) / most * kHeight;
+    const double height = std::max(0.0, values[i]) / most * kTallest;
     marks += fmt::format(
         R"(<rect class="bar" x="{}" y="{:.1f}" width="{}" height="{:.1f}"><title>block {}: {:.4g}</title></rect>)",
-        left + 3, kHeight - height, kWidth - 6, height, i, values[i]);
+        left + 3, kTallest - height, kBar - 6, height, i, values[i]);
   }
   return figure(fmt::format("{}, at most {:.4g}", title, most), title + " of each block",
-                static_cast<std::int64_t>(values.size()) * kWidth, kHeight + 18, marks);
+                static_cast<std::int64_t>(values.size()) * kBar, kTallest + 18, marks);
 }
 
 std::string group_section(const StackMeasures& stack, const GroupMeasures& group) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "numbers_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/names.h"
 
@@ -19,14 +20,6 @@ const Item& find_by_name(const std::vector<Item>& items, const std::string& name
     names.push_back(item.name);
   }
   throw UsageError(Problem{.where = name, .expected = "a " + kind, .fix = suggest(name, names)});
-}
-
-Json number_json(double value) { return std::isfinite(value) ? Json(value) : Json(); }
-
-Json numbers_json(const std::vector<double>& values) {
-  Json json = Json::array();
-  for (const double value : values) json.push_back(number_json(value));
-  return json;
 }
 
 Json matrix_json(const at::Tensor& matrix) {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "numbers_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/core/files.h"
 #include "thaw/core/names.h"
@@ -17,7 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Blocks = std::vector<std::int64_t>;
-constexpr double kNoNumber = std::numeric_limits<double>::quiet_NaN();
 
 const std::vector<std::pair<std::string, PruningMethod>> kMethods = {
     {"clp", PruningMethod::clp},
@@ -49,12 +49,6 @@ std::string word_of(const std::vector<std::pair<std::string, Value>>& words, Val
     if (value == wanted) return word;
   }
   return {};
-}
-
-Json numbers_json(const std::vector<double>& values) {
-  Json json = Json::array();
-  for (const double value : values) json.push_back(std::isfinite(value) ? Json(value) : Json());
-  return json;
 }
 
 // --- scores of blocks and of units ---

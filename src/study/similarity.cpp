@@ -9,13 +9,13 @@
 #include <limits>
 #include <numbers>
 
+#include "numbers_impl.h"
 #include "thaw/core/error.h"
 
 namespace thaw {
 namespace {
 
 constexpr std::int64_t kLeastRows = 4;  // of HSIC_1
-constexpr double kNoNumber = std::numeric_limits<double>::quiet_NaN();
 
 at::Tensor in_double(const at::Tensor& rows) { return rows.detach().to(at::kCPU, at::kDouble); }
 

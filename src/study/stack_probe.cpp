@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "numbers_impl.h"
 #include "stack_probe_impl.h"
 #include "thaw/core/error.h"
 #include "thaw/tensor/random.h"
@@ -13,7 +14,6 @@ namespace thaw {
 namespace {
 
 constexpr const char* kAll = "all";
-constexpr double kNoNumber = std::numeric_limits<double>::quiet_NaN();
 
 /// `count` of `rows` row numbers, ascending, drawn by (seed, group, sample); all of them when there are no more.
 at::Tensor drawn_rows(std::int64_t rows, std::int64_t count, std::uint64_t seed, const std::string& group,

@@ -9,6 +9,7 @@
 #include <set>
 #include <system_error>
 
+#include "numbers_impl.h"
 #include "thaw/core/error.h"
 
 namespace thaw {
@@ -16,12 +17,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int kSweepSchemaVersion = 1;
-
-Json series_to_json(const std::vector<double>& values) {
-  Json array = Json::array();
-  for (const double value : values) array.push_back(std::isfinite(value) ? Json(value) : Json());
-  return array;
-}
 
 std::vector<double> series_from_json(const Json& array, const std::string& where) {
   std::vector<double> values;
@@ -37,7 +32,7 @@ std::vector<double> series_from_json(const Json& array, const std::string& where
 Json evaluation_to_json(const EvaluationResult& evaluation) {
   Json json{{"loss", evaluation.loss}, {"samples", evaluation.samples}};
   for (const auto& [name, value] : evaluation.metrics) json[name] = value;
-  for (const auto& [name, values] : evaluation.series) json[name] = series_to_json(values);
+  for (const auto& [name, values] : evaluation.series) json[name] = numbers_json(values);
   return json;
 }
 

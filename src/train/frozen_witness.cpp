@@ -19,19 +19,13 @@ std::map<std::string, at::Tensor> tensors_of(const torch::nn::Module& module) {
   return tensors;
 }
 
-std::map<std::string, const PlannedParameter*> by_name(const FreezePlan& plan) {
-  std::map<std::string, const PlannedParameter*> planned;
-  for (const PlannedParameter& parameter : plan.parameters) planned[parameter.name] = &parameter;
-  return planned;
-}
-
 }  // namespace
 
 FrozenWitness::FrozenWitness(const FreezePlan& plan, const torch::nn::Module& module) {
   std::set<std::string> changing;
   for (const TrainableParameter& parameter : trainable_parameters(plan, module)) changing.insert(parameter.name);
   for (const TrainableParameter& buffer : trained_buffers(plan, module)) changing.insert(buffer.name);
-  const auto planned = by_name(plan);
+  const auto planned = plan.by_name();
   for (const auto& [name, tensor] : tensors_of(module)) {
     if (changing.contains(name) || plan.trains(name)) continue;
     const auto known = planned.find(name);

@@ -11,12 +11,6 @@ namespace {
 
 using ByName = std::map<std::string, const PlannedParameter*>;
 
-ByName by_name(const FreezePlan& plan) {
-  ByName parameters;
-  for (const PlannedParameter& parameter : plan.parameters) parameters[parameter.name] = &parameter;
-  return parameters;
-}
-
 const char* class_word(ParameterClass parameter_class) {
   switch (parameter_class) {
     case ParameterClass::trainable:
@@ -86,8 +80,8 @@ void require_same_plan(const FreezePlan& plan, const RunFolder& folder) {
       FreezePlan::from_json(read_json(folder.plan(), {.max_bytes = std::size_t{256} << 20}), folder.plan().string());
   warn_if_changed("freeze rules", fmt::format("{}", fmt::join(saved.rules, "; ")),
                   fmt::format("{}", fmt::join(plan.rules, "; ")));
-  const ByName then = by_name(saved);
-  const ByName now = by_name(plan);
+  const ByName then = saved.by_name();
+  const ByName now = plan.by_name();
   refuse(folder, "the freeze plan the run was begun with", plan_differences(then, now),
          "Resume with the same freeze rules, or start a new run.");
   refuse(folder, "the base the run was begun on", base_differences(then, now),

@@ -12,7 +12,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::assemble_test {
 namespace {
 
 using test::entry_of;
@@ -116,4 +116,4 @@ TEST(Split, TensorsOfSeveralBatchSizesAreNamed) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::assemble_test

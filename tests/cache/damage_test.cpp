@@ -11,7 +11,7 @@
 #include "thaw/core/files.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::damage_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -312,4 +312,4 @@ TEST_F(DamagedShard, KeysThatLookLikePathsAreOnlyKeys) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::damage_test

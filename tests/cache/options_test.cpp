@@ -6,7 +6,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::options_test {
 namespace {
 
 using test::entry_of;
@@ -85,4 +85,4 @@ TEST(PrefixCache, AnEntryThatNoShardCouldHoldIsRefusedAtOnce) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::options_test

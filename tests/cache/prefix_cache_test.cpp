@@ -13,7 +13,7 @@
 #include "thaw/core/files.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::prefix_cache_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -473,4 +473,4 @@ TEST(Threads, FindWhileOthersStoreAndEntriesComeAndGo) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::prefix_cache_test

@@ -6,7 +6,7 @@
 #include "cache/entries.h"
 #include "core/temporary_folder.h"
 
-namespace thaw {
+namespace thaw::storage_test {
 namespace {
 
 using test::identity;
@@ -165,4 +165,4 @@ TEST(CacheBudget, CountsTheBytesOfTheForm) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::storage_test

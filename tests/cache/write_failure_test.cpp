@@ -11,7 +11,7 @@
 #include "cache/entries.h"
 #include "core/temporary_folder.h"
 
-namespace thaw {
+namespace thaw::write_failure_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -140,4 +140,4 @@ TEST(KilledWriter, LeavesItsCommittedShardsWholeAndNoHalfOne) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::write_failure_test

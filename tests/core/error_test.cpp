@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-namespace thaw {
+namespace thaw::error_test {
 namespace {
 
 TEST(Error, MessageSaysWhereExpectedFoundAndFix) {
@@ -31,4 +31,4 @@ TEST(Error, OnlyAFailedCheckExitsWithOne) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::error_test

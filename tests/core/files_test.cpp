@@ -11,7 +11,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::files_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -347,4 +347,4 @@ TEST(FreeBytes, AsksTheNearestExistingFolder) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::files_test

@@ -6,7 +6,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::json_test {
 namespace {
 
 using test::message_of;
@@ -200,4 +200,4 @@ TEST(JsonFieldOr, FallsBackOnlyWhereTheMemberIsAbsentOrNull) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::json_test

@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-namespace thaw {
+namespace thaw::names_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -90,4 +90,4 @@ TEST(Suggest, ListsAtMostTwelve) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::names_test

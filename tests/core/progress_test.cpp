@@ -7,7 +7,7 @@
 
 #include "thaw/core/log.h"
 
-namespace thaw {
+namespace thaw::progress_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -161,4 +161,4 @@ TEST(Log, MessageIsOneLineAndCannotSteerTheTerminal) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::progress_test

@@ -6,7 +6,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::sha256_test {
 namespace {
 
 // FIPS 180-4 examples.
@@ -37,4 +37,4 @@ TEST(Sha256, FileDigestsAsItsContent) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sha256_test

@@ -14,7 +14,7 @@
 #include "thaw/tensor/digest.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw {
+namespace thaw::dataset_test {
 namespace {
 
 using test::given_set;
@@ -335,4 +335,4 @@ TEST(EpisodeSplit, RefusesToLeaveNothing) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::dataset_test

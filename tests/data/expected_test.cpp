@@ -10,7 +10,7 @@
 #include "thaw/data/statistics.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::expected_test {
 namespace {
 
 using test::Expected;
@@ -186,4 +186,4 @@ TEST(ExpectedDatasets, ComputedStatisticsAreExact) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::expected_test

@@ -5,7 +5,7 @@
 
 #include "data/dataset_fixture.h"
 
-namespace thaw {
+namespace thaw::hostile_dataset_test {
 namespace {
 
 using test::DatasetCopy;
@@ -353,4 +353,4 @@ TEST(HostileDataset, FileThatVanishesAfterOpenIsAnErrorOfTheSample) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::hostile_dataset_test

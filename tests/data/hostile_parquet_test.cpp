@@ -9,7 +9,7 @@
 #include "data/dataset_fixture.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::hostile_parquet_test {
 namespace {
 
 using lerobot::ParquetBlobs;
@@ -296,4 +296,4 @@ TEST(HostileColumns, NullPictureIsNamedWhenItIsRead) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::hostile_parquet_test

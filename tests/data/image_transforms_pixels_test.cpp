@@ -12,7 +12,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::image_transforms_pixels_test {
 namespace {
 
 using test::message_of;
@@ -135,4 +135,4 @@ TEST(PixelFunctions, RefuseWhatIsNoPicture) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::image_transforms_pixels_test

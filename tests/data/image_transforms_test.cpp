@@ -14,7 +14,7 @@
 #include "dataset_fixture.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::image_transforms_test {
 namespace {
 
 using test::given_set;
@@ -241,4 +241,4 @@ TEST(ImageTransforms, SettingWhatIsNotThereNamesWhatIs) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::image_transforms_test

@@ -12,7 +12,7 @@
 #include "data/dataset_fixture.h"
 #include "thaw/tensor/digest.h"
 
-namespace thaw {
+namespace thaw::loader_test {
 namespace {
 
 using namespace std::chrono_literals;
@@ -185,4 +185,4 @@ TEST(DataLoader, RefusesOptionsOutOfRange) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::loader_test

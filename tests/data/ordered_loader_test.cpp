@@ -12,7 +12,7 @@
 #include "thaw/core/error.h"
 #include "thaw/data/sampler.h"
 
-namespace thaw {
+namespace thaw::ordered_loader_test {
 namespace {
 
 using test::message_of;
@@ -130,4 +130,4 @@ TEST(OrderedLoader, RefusesToReadNothing) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::ordered_loader_test

@@ -4,7 +4,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw::lerobot {
+namespace thaw::lerobot::path_template_test {
 namespace {
 
 using test::message_of;
@@ -49,4 +49,4 @@ TEST(PathTemplate, RefusesUnbalancedBraces) {
 }
 
 }  // namespace
-}  // namespace thaw::lerobot
+}  // namespace thaw::lerobot::path_template_test

@@ -5,7 +5,7 @@
 
 #include "../../src/data/reader_pool_impl.h"
 
-namespace thaw::lerobot {
+namespace thaw::lerobot::reader_pool_test {
 namespace {
 
 /// Readers numbered in the order they are opened.
@@ -63,4 +63,4 @@ TEST(ReaderPool, ReaderThatFailedIsNotUsedAgain) {
 }
 
 }  // namespace
-}  // namespace thaw::lerobot
+}  // namespace thaw::lerobot::reader_pool_test

@@ -7,7 +7,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::sampler_test {
 namespace {
 
 using test::message_of;
@@ -68,4 +68,4 @@ TEST(Sampler, RefusesEmptySizes) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sampler_test

@@ -5,7 +5,7 @@
 #include "data/dataset_fixture.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::statistics_test {
 namespace {
 
 using test::DatasetCopy;
@@ -130,4 +130,4 @@ TEST(GuardDegenerate, KeepsDtypeAndTouchesOnlyWhatIsNormalised) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::statistics_test

@@ -8,7 +8,7 @@
 #include "data/dataset_fixture.h"
 #include "thaw/tensor/digest.h"
 
-namespace thaw::lerobot {
+namespace thaw::lerobot::video_test {
 namespace {
 
 using test::DatasetCopy;
@@ -207,4 +207,4 @@ TEST(DecodeImage, RefusesPicturesThatWouldFillTheMemory) {
 }
 
 }  // namespace
-}  // namespace thaw::lerobot
+}  // namespace thaw::lerobot::video_test

@@ -8,7 +8,7 @@
 #include "../../src/data/yuv420_impl.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw::lerobot {
+namespace thaw::lerobot::yuv420_test {
 namespace {
 
 struct Colours {
@@ -114,4 +114,4 @@ TEST(Yuv420, LeavesTheRestToSwscale) {
 }
 
 }  // namespace
-}  // namespace thaw::lerobot
+}  // namespace thaw::lerobot::yuv420_test

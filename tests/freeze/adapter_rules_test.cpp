@@ -4,7 +4,7 @@
 #include "thaw/core/error.h"
 #include "thaw/policy/adapters.h"
 
-namespace thaw {
+namespace thaw::adapter_rules_test {
 namespace {
 
 using test::message_of;
@@ -105,4 +105,4 @@ TEST(AdapterRules, ThatCannotBeMeantAreRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::adapter_rules_test

@@ -11,7 +11,7 @@
 #include "thaw/freeze/layer_freeze_policy.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::apply_test {
 namespace {
 
 using test::Block;
@@ -247,4 +247,4 @@ TEST(TiedParameters, ViewsOfOneBufferAreTiedOnlyWhereTheyOverlap) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::apply_test

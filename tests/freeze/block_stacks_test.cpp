@@ -7,7 +7,7 @@
 #include "modules.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::block_stacks_test {
 namespace {
 
 using test::Block;
@@ -121,4 +121,4 @@ TEST(LayoutOf, NothingOfAOneStageModuleIsDead) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::block_stacks_test

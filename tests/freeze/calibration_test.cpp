@@ -5,7 +5,7 @@
 #include "thaw/core/error.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::calibration_test {
 namespace {
 
 using test::message_of;
@@ -60,4 +60,4 @@ TEST(Calibration, AShapeThatWasNotMeasuredTakesTheNearestByRatio) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::calibration_test

@@ -5,7 +5,7 @@
 #include "thaw/core/error.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::cost_model_test {
 namespace {
 
 using test::message_of;
@@ -100,4 +100,4 @@ TEST(CostModel, JsonHoldsEveryStage) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::cost_model_test

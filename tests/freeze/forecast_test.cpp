@@ -6,7 +6,7 @@
 #include "sized_layout.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::forecast_test {
 namespace {
 
 using test::message_of;
@@ -228,4 +228,4 @@ TEST(Forecast, JsonSaysNullWhatIsUnknown) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::forecast_test

@@ -5,7 +5,7 @@
 #include "layouts.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::freeze_schedule_test {
 namespace {
 
 using test::message_of;
@@ -118,4 +118,4 @@ TEST(FreezeSchedule, AStackThatIsNotThereAndMoreBlocksThanCanLearnAreRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::freeze_schedule_test

@@ -5,7 +5,7 @@
 #include "thaw/core/error.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::memory_plan_test {
 namespace {
 
 using test::message_of;
@@ -259,4 +259,4 @@ TEST(MemoryPlan, JsonHoldsThePartsOfThePeak) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::memory_plan_test

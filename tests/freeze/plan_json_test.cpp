@@ -3,7 +3,7 @@
 #include "thaw/core/error.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::plan_json_test {
 namespace {
 
 using test::message_of;
@@ -194,4 +194,4 @@ TEST(PlanJson, EveryMissingFieldIsAnErrorNotADefault) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::plan_json_test

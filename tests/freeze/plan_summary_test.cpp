@@ -4,7 +4,7 @@
 #include "layouts.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::plan_summary_test {
 namespace {
 
 using test::MiniVla;
@@ -55,4 +55,4 @@ TEST(PlanSummary, WithoutKnownFlopsNoneAreClaimed) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::plan_summary_test

@@ -5,7 +5,7 @@
 #include "thaw/core/error.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::prefix_cut_test {
 namespace {
 
 using test::message_of;
@@ -57,4 +57,4 @@ TEST(PrefixCut, WhatThePlanTrainsTooEarlyForIsRefusedWithWhatItAllows) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::prefix_cut_test

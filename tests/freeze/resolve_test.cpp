@@ -5,7 +5,7 @@
 #include "thaw/core/error.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::resolve_test {
 namespace {
 
 using test::message_of;
@@ -431,4 +431,4 @@ TEST(Resolve, RandomRuleListsDecideAsTheLastRuleThatSpeaks) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::resolve_test

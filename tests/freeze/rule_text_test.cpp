@@ -5,7 +5,7 @@
 #include "thaw/core/error.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::rule_text_test {
 namespace {
 
 using test::message_of;
@@ -184,4 +184,4 @@ TEST(FreezeRuleText, ACallThatCannotBeWrittenAsTextIsRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::rule_text_test

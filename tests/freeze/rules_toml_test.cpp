@@ -3,7 +3,7 @@
 #include "thaw/core/error.h"
 #include "thaw/freeze/layer_freeze_policy.h"
 
-namespace thaw {
+namespace thaw::rules_toml_test {
 namespace {
 
 using test::message_of;
@@ -59,4 +59,4 @@ TEST(FreezeRulesToml, EveryFaultNamesFileLineAndColumn) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::rules_toml_test

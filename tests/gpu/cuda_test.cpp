@@ -18,7 +18,7 @@
 #include "thaw/train/trainer.h"
 #include "thaw/train/verify.h"
 
-namespace thaw {
+namespace thaw::cuda_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -148,4 +148,4 @@ TEST_F(CudaGraph, RecordedTrainingFollowsPlainTraining) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::cuda_test

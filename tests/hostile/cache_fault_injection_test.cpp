@@ -11,7 +11,7 @@
 
 extern "C" long fi_calls(void);  // fi_shim.c: how many calls were counted
 
-namespace thaw {
+namespace thaw::cache_fault_injection_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -135,4 +135,4 @@ INSTANTIATE_TEST_SUITE_P(EveryCall, CacheFaultInjection,
                          ::testing::Values(Mode::kill, Mode::fail, Mode::short_write, Mode::interrupt), mode_name);
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::cache_fault_injection_test

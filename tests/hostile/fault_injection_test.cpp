@@ -13,7 +13,7 @@
 
 extern "C" long fi_calls(void);  // fi_shim.c: how many calls were counted
 
-namespace thaw {
+namespace thaw::fault_injection_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -154,4 +154,4 @@ INSTANTIATE_TEST_SUITE_P(EveryCall, FaultInjection,
                          ::testing::Values(Mode::kill, Mode::fail, Mode::short_write, Mode::interrupt), mode_name);
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::fault_injection_test

@@ -14,7 +14,7 @@
 #include "thaw/tensor/safetensors.h"
 #include "thaw/train/policy_task.h"
 
-namespace thaw {
+namespace thaw::bench_command_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -198,4 +198,4 @@ TEST(BenchCommand, UnusableFlagsExitWithTwoAndSayWhatIsWanted) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::bench_command_test

@@ -12,7 +12,7 @@
 #include "thaw/tensor/safetensors.h"
 #include "thaw/train/metrics.h"
 
-namespace thaw {
+namespace thaw::command_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -154,4 +154,4 @@ TEST(Command, InitWritesTheSameCheckpointForTheSameSeed) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::command_test

@@ -11,7 +11,7 @@
 #include "thaw/train/policy_task.h"
 #include "thaw/train/trainer.h"
 
-namespace thaw {
+namespace thaw::golden_trajectory_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -128,4 +128,4 @@ TEST_P(GoldenTrajectory, TenStepsOfTheWholeModelEqualTheReference) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::golden_trajectory_test

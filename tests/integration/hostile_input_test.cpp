@@ -12,7 +12,7 @@
 #include "thaw/core/json.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::hostile_input_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -302,4 +302,4 @@ TEST(HostileInput, InspectGivesTheExpectedVerdictOnEveryMalformedFile) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::hostile_input_test

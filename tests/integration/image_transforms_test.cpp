@@ -8,7 +8,7 @@
 #include "support/paths.h"
 #include "thaw/core/json.h"
 
-namespace thaw {
+namespace thaw::image_transforms_test {
 namespace {
 
 using test::CommandResult;
@@ -154,4 +154,4 @@ TEST(ImageTransformsCommand, PlanCountsEveryView) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::image_transforms_test

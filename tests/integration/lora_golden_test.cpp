@@ -15,7 +15,7 @@
 #include "thaw/train/policy_task.h"
 #include "thaw/train/trainer.h"
 
-namespace thaw {
+namespace thaw::lora_golden_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -165,4 +165,4 @@ TEST_P(LoraGolden, TenStepsEqualTheReference) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::lora_golden_test

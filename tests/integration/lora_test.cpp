@@ -12,7 +12,7 @@
 #include "thaw/train/head.h"
 #include "thaw/train/peft.h"
 
-namespace thaw {
+namespace thaw::lora_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -284,4 +284,4 @@ TEST(LoraCommand, PlanSaysWhereTheFirstAdapterEndsThePrefix) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::lora_test

@@ -8,7 +8,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::merge_forms_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -108,4 +108,4 @@ TEST(Merge, BasesWithOpenpisNamesAndInShardsGiveTheMergedCheckpointOfTheirLeRobo
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::merge_forms_test

@@ -15,7 +15,7 @@
 #include "thaw/freeze/forecast.h"
 #include "thaw/policy/run.h"
 
-namespace thaw {
+namespace thaw::plan_test {
 namespace {
 
 using test::CommandResult;
@@ -163,4 +163,4 @@ TEST(PlanCommand, WhatItCannotUseEndsWithOneMessageAndCodeTwo) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::plan_test

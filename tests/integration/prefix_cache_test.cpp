@@ -10,7 +10,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::prefix_cache_test {
 namespace {
 
 using test::CommandResult;
@@ -132,4 +132,4 @@ TEST(CacheCommand, UnusableFlagsAreRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::prefix_cache_test

@@ -13,7 +13,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::prune_test {
 namespace {
 
 using test::CommandResult;
@@ -242,4 +242,4 @@ TEST(InspectMeasures, UnknownStackAndMissingDatasetAreRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::prune_test

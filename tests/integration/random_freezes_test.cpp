@@ -19,7 +19,7 @@
 #include "thaw/train/trainer.h"
 #include "thaw/train/verify.h"
 
-namespace thaw {
+namespace thaw::random_freezes_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -180,4 +180,4 @@ TEST_P(RandomFreezes, TrainTheSameWeightsBitForBitWithEveryCacheTheyAllow) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::random_freezes_test

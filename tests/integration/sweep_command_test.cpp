@@ -10,7 +10,7 @@
 #include "support/paths.h"
 #include "thaw/core/json.h"
 
-namespace thaw {
+namespace thaw::sweep_command_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -314,4 +314,4 @@ TEST(SweepCommand, AnEvaluatorThatFailsIsNotedAndTheOthersGoOn) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sweep_command_test

@@ -14,7 +14,7 @@
 #include "thaw/core/json.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::loading_memory_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -128,4 +128,4 @@ TEST(LoadingMemory, OfALargeCheckpointIsTheSameForTheSystem) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::loading_memory_test

@@ -1,6 +1,6 @@
 #include "models/checkpoint_golden.h"
 
-namespace thaw {
+namespace thaw::pi0_checkpoint_golden_test {
 namespace {
 
 TEST(Pi0CheckpointGolden, RawFramesGiveTheReferencesRobotActions) {
@@ -12,4 +12,4 @@ TEST(Pi05CheckpointGolden, RawFramesGiveTheReferencesRobotActions) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::pi0_checkpoint_golden_test

@@ -11,7 +11,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::pi0_checkpoint_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -312,4 +312,4 @@ TEST(Shards, AnIndexThatIsNoneIsRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::pi0_checkpoint_test

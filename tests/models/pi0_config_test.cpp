@@ -4,7 +4,7 @@
 #include "thaw/core/error.h"
 #include "thaw/models/pi0/config.h"
 
-namespace thaw {
+namespace thaw::pi0_config_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -167,4 +167,4 @@ TEST(PiConfig, AConfigurationMadeInCodeIsWrittenWithLeRobotsFieldsInLeRobotsOrde
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::pi0_config_test

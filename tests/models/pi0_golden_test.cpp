@@ -5,7 +5,7 @@
 #include "thaw/models/pi0/sequence.h"
 #include "thaw/nn/gemma.h"
 
-namespace thaw {
+namespace thaw::pi0_golden_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -205,4 +205,4 @@ TEST_P(PiGolden, TenStepSamplingEqualsTheReference) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::pi0_golden_test

@@ -7,7 +7,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw::pi0 {
+namespace thaw::pi0::pi0_inputs_test {
 namespace {
 
 at::Tensor normal(std::uint64_t seed, at::IntArrayRef shape) {
@@ -131,4 +131,4 @@ TEST(PiSequence, FoldedDrawsSeeTheirOwnChunkAlone) {
 }
 
 }  // namespace
-}  // namespace thaw::pi0
+}  // namespace thaw::pi0::pi0_inputs_test

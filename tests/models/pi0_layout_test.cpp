@@ -7,7 +7,7 @@
 #include "thaw/models/registry.h"
 #include "thaw/policy/run.h"
 
-namespace thaw {
+namespace thaw::pi0_layout_test {
 namespace {
 
 const std::string kPaliGemma = "model.paligemma_with_expert.paligemma.";
@@ -237,4 +237,4 @@ TEST(PiLayout, SizesOfKeysAreThoseOfTheTensors) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::pi0_layout_test

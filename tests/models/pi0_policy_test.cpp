@@ -13,7 +13,7 @@
 #include "thaw/models/aloha.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::pi0_policy_test {
 namespace {
 
 using line_checks::expect_same;
@@ -265,4 +265,4 @@ TEST(Pi0Aloha, StatesAndActionsAreMappedOnTheWayInAndOut) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::pi0_policy_test

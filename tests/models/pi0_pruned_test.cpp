@@ -11,7 +11,7 @@
 #include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::pi0_pruned_test {
 namespace {
 
 using test::message_of;
@@ -112,4 +112,4 @@ TEST(Pi0TokenGroups, LeaveOutMissingCamerasPaddedTextItsBeginningAndActionsPastT
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::pi0_pruned_test

@@ -5,7 +5,7 @@
 #include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::policy_draws_test {
 namespace {
 
 struct Step {
@@ -81,4 +81,4 @@ TEST_P(PolicyDraws, SamplingFromAPrefixEqualsSamplingFromTheBatch) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::policy_draws_test

@@ -2,7 +2,7 @@
 #include "models/line_checks.h"
 #include "models/tiny_cases.h"
 
-namespace thaw {
+namespace thaw::policy_line_test {
 namespace {
 
 using line_checks::as_set;
@@ -114,4 +114,4 @@ TEST_P(PolicyLine, FloatingTypesOfParametersMayBeMixedAnyhow) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::policy_line_test

@@ -4,7 +4,7 @@
 #include "models/tiny_cases.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::policy_sampling_test {
 namespace {
 
 const std::string kTokens = "observation.language.tokens";
@@ -71,4 +71,4 @@ TEST_P(PolicySampling, AnObservationDoesNotSeeTheOthersOfItsBatch) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::policy_sampling_test

@@ -14,7 +14,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::registry_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -320,4 +320,4 @@ TEST(LoadPolicy, AFileThatIsNoModelIsNamedAsWhatItIs) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::registry_test

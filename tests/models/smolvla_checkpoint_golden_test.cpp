@@ -1,6 +1,6 @@
 #include "models/checkpoint_golden.h"
 
-namespace thaw {
+namespace thaw::smolvla_checkpoint_golden_test {
 namespace {
 
 TEST(SmolVLACheckpointGolden, RawFramesGiveTheReferencesRobotActions) {
@@ -8,4 +8,4 @@ TEST(SmolVLACheckpointGolden, RawFramesGiveTheReferencesRobotActions) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::smolvla_checkpoint_golden_test

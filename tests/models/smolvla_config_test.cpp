@@ -4,7 +4,7 @@
 #include "thaw/core/json.h"
 #include "thaw/models/smolvla/config.h"
 
-namespace thaw {
+namespace thaw::smolvla_config_test {
 namespace {
 
 const std::filesystem::path kCheckpoint =
@@ -163,4 +163,4 @@ TEST(SmolVLAConfig, OtherSizesAreWrittenAndReadBack) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::smolvla_config_test

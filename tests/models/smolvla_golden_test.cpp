@@ -5,7 +5,7 @@
 #include "thaw/models/smolvla/sequence.h"
 #include "thaw/nn/linear.h"
 
-namespace thaw {
+namespace thaw::smolvla_golden_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -185,4 +185,4 @@ TEST(SmolVLAGolden, TenStepSamplingEqualsTheReference) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::smolvla_golden_test

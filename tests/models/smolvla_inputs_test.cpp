@@ -5,7 +5,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw::smolvla {
+namespace thaw::smolvla::smolvla_inputs_test {
 namespace {
 
 at::Tensor normal(std::uint64_t seed, at::IntArrayRef shape) {
@@ -210,4 +210,4 @@ TEST(Sequence, ASmallerGridIsSpreadOverTheTable) {
 }
 
 }  // namespace
-}  // namespace thaw::smolvla
+}  // namespace thaw::smolvla::smolvla_inputs_test

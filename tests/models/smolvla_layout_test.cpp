@@ -5,7 +5,7 @@
 #include "thaw/models/registry.h"
 #include "thaw/models/smolvla/layout.h"
 
-namespace thaw {
+namespace thaw::smolvla_layout_test {
 namespace {
 
 struct Count {
@@ -183,4 +183,4 @@ TEST(SmolVLALayout, AnUnknownConfigurationIsRefusedWithTheNearestNames) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::smolvla_layout_test

@@ -1,7 +1,7 @@
 // SmolVLA's staged forward pass: which stages there are, and what its rows depend on.
 #include "models/line_checks.h"
 
-namespace thaw {
+namespace thaw::smolvla_line_test {
 namespace {
 
 using line_checks::expect_same;
@@ -59,4 +59,4 @@ TEST(SmolVLALine, RowsOfImagesAndLanguageDoNotDependOnStateNoiseOrTime) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::smolvla_line_test

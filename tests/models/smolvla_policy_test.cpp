@@ -12,7 +12,7 @@
 #include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::smolvla_policy_test {
 namespace {
 
 template <class Error>
@@ -184,4 +184,4 @@ TEST(SmolVLAPolicy, AMaskedCameraDoesNotMatter) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::smolvla_policy_test

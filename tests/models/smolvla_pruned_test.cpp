@@ -14,7 +14,7 @@
 #include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::smolvla_pruned_test {
 namespace {
 
 using test::message_of;
@@ -162,4 +162,4 @@ TEST(SmolVLATokenGroups, LeaveOutMaskedCamerasPaddedTextAndActionsPastTheEnd) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::smolvla_pruned_test

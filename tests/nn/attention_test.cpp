@@ -5,7 +5,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw::nn {
+namespace thaw::nn::attention_test {
 namespace {
 
 at::Tensor normal(std::uint64_t seed, at::IntArrayRef shape) {
@@ -130,4 +130,4 @@ TEST(Blocks, TheResidualStreamTakesTheTypeOfTheOutputProjection) {
 }
 
 }  // namespace
-}  // namespace thaw::nn
+}  // namespace thaw::nn::attention_test

@@ -7,7 +7,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw::nn {
+namespace thaw::nn::gated_mlp_test {
 namespace {
 
 at::Tensor leaf(std::uint64_t sample, at::IntArrayRef shape, bool trains = true) {
@@ -78,4 +78,4 @@ TEST(Product, GradientsOfWeightBiasAndInputAreThoseOfThePlainProduct) {
 }
 
 }  // namespace
-}  // namespace thaw::nn
+}  // namespace thaw::nn::gated_mlp_test

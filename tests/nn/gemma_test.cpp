@@ -8,7 +8,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw::nn {
+namespace thaw::nn::gemma_test {
 namespace {
 
 at::Tensor leaf(std::uint64_t sample, at::IntArrayRef shape, bool trains = true) {
@@ -217,4 +217,4 @@ TEST(GatedMlp, GeluGateHasTheGradientsOfThePlainComposition) {
 }
 
 }  // namespace
-}  // namespace thaw::nn
+}  // namespace thaw::nn::gemma_test

@@ -6,7 +6,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw::nn {
+namespace thaw::nn::linear_test {
 namespace {
 
 at::Tensor normal(std::uint64_t seed, at::IntArrayRef shape) {
@@ -82,4 +82,4 @@ TEST(GatedMlp, IsDownOfSiluOfGateTimesUp) {
 }
 
 }  // namespace
-}  // namespace thaw::nn
+}  // namespace thaw::nn::linear_test

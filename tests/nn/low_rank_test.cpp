@@ -8,7 +8,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw::nn {
+namespace thaw::nn::low_rank_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -152,4 +152,4 @@ TEST(LowRank, AGatedMlpHasTheGradientsOfItsFormula) {
 }
 
 }  // namespace
-}  // namespace thaw::nn
+}  // namespace thaw::nn::low_rank_test

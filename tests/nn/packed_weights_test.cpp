@@ -7,7 +7,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw::nn {
+namespace thaw::nn::packed_weights_test {
 namespace {
 
 at::Tensor normal(std::uint64_t sample, at::IntArrayRef shape) {
@@ -47,4 +47,4 @@ TEST(PackedWeights, AreForgottenWithTheOutermostScopeSoThatChangedWeightsCount) 
 }
 
 }  // namespace
-}  // namespace thaw::nn
+}  // namespace thaw::nn::packed_weights_test

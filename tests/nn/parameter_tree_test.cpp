@@ -5,7 +5,7 @@
 
 #include "thaw/core/error.h"
 
-namespace thaw::nn {
+namespace thaw::nn::parameter_tree_test {
 namespace {
 
 std::vector<NamedTensor> table(const std::vector<std::string>& names) {
@@ -61,4 +61,4 @@ TEST(ParameterTree, AMissingParameterIsNamedWithTheNearest) {
 }
 
 }  // namespace
-}  // namespace thaw::nn
+}  // namespace thaw::nn::parameter_tree_test

@@ -11,7 +11,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw {
+namespace thaw::adapters_test {
 namespace {
 
 using test::message_of;
@@ -166,4 +166,4 @@ TEST(Adapters, AreKnownByTheirNames) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::adapters_test

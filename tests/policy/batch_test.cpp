@@ -4,7 +4,7 @@
 #include "thaw/core/error.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::batch_test {
 namespace {
 
 using test::message_of;
@@ -88,4 +88,4 @@ TEST(ImagesToFloat, DividesByteImagesBy255AndLeavesTheRest) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::batch_test

@@ -7,7 +7,7 @@
 #include "thaw/core/error.h"
 #include "thaw/policy/tokenizer.h"
 
-namespace thaw {
+namespace thaw::byte_level_bpe_test {
 namespace {
 
 using nlohmann::json;
@@ -291,4 +291,4 @@ TEST(ByteLevelBpe, InvalidUtf8IsRefusedWithItsOffset) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::byte_level_bpe_test

@@ -5,7 +5,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::cache_storage_test {
 namespace {
 
 using test::message_of;
@@ -22,4 +22,4 @@ TEST(CacheStorage, NamesAndTheirSpellings) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::cache_storage_test

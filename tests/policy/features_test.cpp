@@ -3,7 +3,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::features_test {
 namespace {
 
 using test::message_of;
@@ -31,4 +31,4 @@ TEST(Features, FindsByNameAndReturnsNullForAnother) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::features_test

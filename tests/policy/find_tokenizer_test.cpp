@@ -7,7 +7,7 @@
 #include "thaw/core/error.h"
 #include "thaw/policy/tokenizer.h"
 
-namespace thaw {
+namespace thaw::find_tokenizer_test {
 namespace {
 
 using test::message_of;
@@ -141,4 +141,4 @@ TEST(CopyTokenizerFiles, CopyLoadsToTheSameTokenizer) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::find_tokenizer_test

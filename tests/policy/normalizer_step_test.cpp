@@ -4,7 +4,7 @@
 #include "thaw/policy/processor_steps.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::normalizer_step_test {
 namespace {
 
 using test::message_of;
@@ -168,4 +168,4 @@ TEST(NormalizationMode, UnknownWordThrowsWithTheNearest) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::normalizer_step_test

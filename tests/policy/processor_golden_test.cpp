@@ -12,7 +12,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::processor_golden_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -120,4 +120,4 @@ TEST(ProcessorGolden, FramesOfABatchEqualThoseAlone) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::processor_golden_test

@@ -12,7 +12,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::processor_pipeline_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -287,4 +287,4 @@ TEST(ProcessorPipeline, NameThatIsAPathIsRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::processor_pipeline_test

@@ -6,7 +6,7 @@
 #include "thaw/core/error.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::removal_test {
 namespace {
 
 using test::message_of;
@@ -124,4 +124,4 @@ TEST(RemainingWeights, WeightWhoseMemoryWasGivenUpIsRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::removal_test

@@ -9,7 +9,7 @@
 #include "thaw/core/files.h"
 #include "thaw/policy/tokenizer.h"
 
-namespace thaw {
+namespace thaw::sentence_piece_test {
 namespace {
 
 using nlohmann::json;
@@ -76,4 +76,4 @@ TEST(SentencePiece, IsPreferredToItsConversionToTokenizerJson) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sentence_piece_test

@@ -4,7 +4,7 @@
 #include "thaw/policy/run.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::stages_test {
 namespace {
 
 using test::message_of;
@@ -71,4 +71,4 @@ TEST(ModelLayout, UnknownNamesThrowWithTheNearest) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::stages_test

@@ -4,7 +4,7 @@
 #include "thaw/policy/processor_steps.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::steps_test {
 namespace {
 
 using test::message_of;
@@ -156,4 +156,4 @@ TEST(RelativeActions, StateNarrowerThanTheActionThrows) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::steps_test

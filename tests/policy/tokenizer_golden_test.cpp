@@ -13,7 +13,7 @@
 #include "thaw/policy/tokenizer.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::tokenizer_golden_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -81,4 +81,4 @@ TEST(TokenizerGolden, IdsOfEveryFurtherSetEqualTheReference) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::tokenizer_golden_test

@@ -3,7 +3,7 @@
 #include "thaw/policy/processor_steps.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::tokenizer_step_test {
 namespace {
 
 using test::message_of;
@@ -109,4 +109,4 @@ TEST(TokenizerStep, TokenizerIsMissedAtTheFirstUseOnly) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::tokenizer_step_test

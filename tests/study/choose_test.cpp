@@ -10,7 +10,7 @@
 #include "thaw/core/json.h"
 #include "thaw/study/prune.h"
 
-namespace thaw {
+namespace thaw::choose_test {
 namespace {
 
 using testing::ElementsAre;
@@ -163,4 +163,4 @@ TEST(PruningPresets, UnknownNameAndAnotherModelThrow) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::choose_test

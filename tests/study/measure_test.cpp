@@ -12,7 +12,7 @@
 #include "thaw/freeze/block_stacks.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw {
+namespace thaw::measure_test {
 namespace {
 
 using test::expect_close;
@@ -383,4 +383,4 @@ TEST(MeasureReport, GroupAndStackThatAreNotThereThrowWithTheNearestNames) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::measure_test

@@ -7,7 +7,7 @@
 #include "study/studies.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::pick_test {
 namespace {
 
 using testing::ElementsAre;
@@ -107,4 +107,4 @@ TEST(Pick, CostsAreParsedByName) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::pick_test

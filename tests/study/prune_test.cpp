@@ -11,7 +11,7 @@
 #include "thaw/core/error.h"
 #include "train/fake_policy.h"
 
-namespace thaw {
+namespace thaw::prune_test {
 namespace {
 
 using test::message_of;
@@ -179,4 +179,4 @@ TEST(WritePruned, PolicyThatCannotBePrunedIsRefusedAndNothingIsWritten) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::prune_test

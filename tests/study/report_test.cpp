@@ -7,7 +7,7 @@
 #include "study/studies.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::report_test {
 namespace {
 
 using testing::HasSubstr;
@@ -173,4 +173,4 @@ TEST(SweepTable, ItFitsIntoAHundredColumnsAndMarksThePick) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::report_test

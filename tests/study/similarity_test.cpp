@@ -9,7 +9,7 @@
 #include "thaw/core/error.h"
 #include "thaw/tensor/random.h"
 
-namespace thaw {
+namespace thaw::similarity_test {
 namespace {
 
 using test::expect_close;
@@ -218,4 +218,4 @@ TEST(MassiveDimensions, AreThoseFarAboveTheMedian) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::similarity_test

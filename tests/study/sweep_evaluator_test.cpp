@@ -6,7 +6,7 @@
 
 #include "study/studies.h"
 
-namespace thaw {
+namespace thaw::sweep_evaluator_test {
 namespace {
 
 using testing::HasSubstr;
@@ -76,4 +76,4 @@ TEST(SweepEvaluator, AStopEndsItAndSaysSo) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sweep_evaluator_test

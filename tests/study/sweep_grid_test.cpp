@@ -6,7 +6,7 @@
 #include "thaw/core/error.h"
 #include "thaw/freeze/block_stacks.h"
 
-namespace thaw {
+namespace thaw::sweep_grid_test {
 namespace {
 
 using testing::ElementsAre;
@@ -151,4 +151,4 @@ TEST_F(SweepGridTest, APointComesBackFromItsJson) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sweep_grid_test

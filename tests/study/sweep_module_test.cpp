@@ -4,7 +4,7 @@
 #include "thaw/core/error.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::sweep_module_test {
 namespace {
 
 using testing::HasSubstr;
@@ -178,4 +178,4 @@ TEST(SweepModule, TheSettingTellsBaseAndOptionsApart) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sweep_module_test

@@ -9,7 +9,7 @@
 #include "thaw/train/shared_caches.h"
 #include "train/fake_policy.h"
 
-namespace thaw {
+namespace thaw::sweep_policy_test {
 namespace {
 
 using testing::ElementsAre;
@@ -187,4 +187,4 @@ TEST(SharedCaches, OneIdentityIsOneCacheAndAnotherIsAnother) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sweep_policy_test

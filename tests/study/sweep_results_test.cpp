@@ -8,7 +8,7 @@
 #include "study/studies.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::sweep_results_test {
 namespace {
 
 using testing::ElementsAre;
@@ -110,4 +110,4 @@ TEST(SweepFolder, ALineThatIsNoResultIsRefusedWithItsNumberAndField) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sweep_results_test

@@ -8,7 +8,7 @@
 #include "study/studies.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::sweep_schedule_test {
 namespace {
 
 using testing::ElementsAre;
@@ -179,4 +179,4 @@ TEST(SweepSchedule, PlansThatCannotBeAreRefusedByField) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::sweep_schedule_test

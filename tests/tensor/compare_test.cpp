@@ -6,7 +6,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::compare_test {
 namespace {
 
 using ::testing::AllOf;
@@ -180,4 +180,4 @@ TEST(BitwiseEqual, ComparesValuesNotStorage) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::compare_test

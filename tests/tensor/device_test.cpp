@@ -3,7 +3,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::device_test {
 namespace {
 
 using test::message_of;
@@ -48,4 +48,4 @@ TEST(HasNativeBf16, AgreesWithTheKernelsListOfInstructions) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::device_test

@@ -6,7 +6,7 @@
 #include "thaw/core/error.h"
 #include "thaw/core/sha256.h"
 
-namespace thaw {
+namespace thaw::digest_test {
 namespace {
 
 TEST(TensorDigest, IsOverTypeShapeAndBytes) {
@@ -40,4 +40,4 @@ TEST(TensorDigest, RefusesATensorWithoutBytes) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::digest_test

@@ -3,7 +3,7 @@
 #include "core/throws.h"
 #include "thaw/core/error.h"
 
-namespace thaw {
+namespace thaw::dtype_test {
 namespace {
 
 TEST(Dtype, NameLeadsBackToTheType) {
@@ -31,4 +31,4 @@ TEST(Dtype, TypeWithoutANameIsRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::dtype_test

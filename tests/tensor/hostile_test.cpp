@@ -14,7 +14,7 @@
 #include "thaw/core/files.h"
 #include "thaw/tensor/safetensors.h"
 
-namespace thaw {
+namespace thaw::hostile_test {
 namespace {
 
 using test::message_of;
@@ -232,4 +232,4 @@ TEST(DamagedSafetensors, ManyBytesReplacedGiveAnErrorOrTensors) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::hostile_test

@@ -11,7 +11,7 @@
 #include "thaw/core/error.h"
 #include "thaw/tensor/compare.h"
 
-namespace thaw {
+namespace thaw::random_test {
 namespace {
 
 using test::message_of;
@@ -197,4 +197,4 @@ TEST(RandomPermutation, EveryOrderIsEquallyLikely) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::random_test

@@ -5,7 +5,7 @@
 #include "tensor/allocation_meter.h"
 #include "tensor/hostile_corpus.h"
 
-namespace thaw {
+namespace thaw::safetensors_fuzz_test {
 namespace {
 
 /// Changes that keep most of the structure, with the numbers and words a header turns on.
@@ -100,4 +100,4 @@ TEST(SafetensorsFuzz, MutatedFilesAreRefusedOrKeepThePromises) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::safetensors_fuzz_test

@@ -11,7 +11,7 @@
 #include "thaw/tensor/compare.h"
 #include "thaw/tensor/dtype.h"
 
-namespace thaw {
+namespace thaw::safetensors_test {
 namespace {
 
 using test::message_of;
@@ -201,4 +201,4 @@ TEST(WriteSafetensors, ReplacesAFileThatIsOpen) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::safetensors_test

@@ -9,7 +9,7 @@
 #include "thaw/train/trainer.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::augmented_run_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -250,4 +250,4 @@ TEST(AugmentedRun, CacheOfOpenEndedPicturesIsRefusedWithBothWaysOut) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::augmented_run_test

@@ -5,7 +5,7 @@
 #include "thaw/tensor/random.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::checkpoint_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -187,4 +187,4 @@ TEST(TrainingState, UnknownSchemaAndMissingFieldAreNamed) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::checkpoint_test

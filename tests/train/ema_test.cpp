@@ -4,7 +4,7 @@
 #include "thaw/tensor/compare.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::ema_test {
 namespace {
 
 const at::Tensor& finite() {
@@ -65,4 +65,4 @@ TEST(Ema, DisabledHoldsNothingAndRefusesAState) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::ema_test

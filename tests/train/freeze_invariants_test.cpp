@@ -8,7 +8,7 @@
 #include "thaw/train/verify.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::freeze_invariants_test {
 namespace {
 
 using toy::Model;
@@ -168,4 +168,4 @@ TEST(FreezeInvariants, RulesOnAModuleOfTheUserReachTheTrainer) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::freeze_invariants_test

@@ -11,7 +11,7 @@
 #include "thaw/train/verify.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::freeze_schedule_test {
 namespace {
 
 using toy::Model;
@@ -154,4 +154,4 @@ TEST(TrainingWithAFreezeSchedule, APlanThatIsNotTheSchedulesWholeIsRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::freeze_schedule_test

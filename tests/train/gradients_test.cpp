@@ -7,7 +7,7 @@
 #include "thaw/train/gradient_guard.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::gradients_test {
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -126,4 +126,4 @@ TEST(GradientGuard, StopsAfterTheAllowedNumberInARowAndNotBefore) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::gradients_test

@@ -7,7 +7,7 @@
 #include "thaw/train/trainer.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::head_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -131,4 +131,4 @@ TEST(Head, BaseDigestOfPlanAndModuleAgreeAndChangeWithOneBit) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::head_test

@@ -8,7 +8,7 @@
 #include "thaw/train/head.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::merge_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -142,4 +142,4 @@ TEST_F(Merge, BaseWithoutProcessorsIsRefusedWithTheWayOut) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::merge_test

@@ -5,7 +5,7 @@
 #include "thaw/train/progress_observer.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::metrics_test {
 namespace {
 
 TEST(Metrics, OneLinePerEventAndNoNan) {
@@ -51,4 +51,4 @@ TEST(Progress, DetailSaysLossRateNormThroughputAndWaiting) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::metrics_test

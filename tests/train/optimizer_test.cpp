@@ -7,7 +7,7 @@
 #include "thaw/tensor/random.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::optimizer_test {
 namespace {
 
 at::Tensor draw(std::uint64_t sample, at::IntArrayRef shape) {
@@ -193,4 +193,4 @@ TEST(AdamW, LoadedStateThatDoesNotFitChangesNothing) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::optimizer_test

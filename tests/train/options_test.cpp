@@ -3,7 +3,7 @@
 #include "thaw/core/error.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::options_test {
 namespace {
 
 std::string refusal(const TrainOptions& options) {
@@ -51,4 +51,4 @@ TEST(TrainOptions, MisspeltScheduleIsAnsweredWithTheNearest) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::options_test

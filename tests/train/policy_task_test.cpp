@@ -11,7 +11,7 @@
 #include "thaw/train/verify.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::policy_task_test {
 namespace {
 
 using toy::FakePolicy;
@@ -252,4 +252,4 @@ TEST(ChooseEpisodes, NumbersAreCheckedAgainstTheSelection) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::policy_task_test

@@ -7,7 +7,7 @@
 #include "thaw/tensor/device.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::precision_test {
 namespace {
 
 const at::Device kCpu(at::kCPU);
@@ -113,4 +113,4 @@ TEST(LossScaler, ComesBackFromItsState) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::precision_test

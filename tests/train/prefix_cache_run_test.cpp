@@ -13,7 +13,7 @@
 #include "thaw/train/verify.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::prefix_cache_run_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -328,4 +328,4 @@ TEST(Draws, SeveralShareAPrefixAndTheirLossIsTheMean) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::prefix_cache_run_test

@@ -5,7 +5,7 @@
 #include "thaw/train/trainer.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::resume_test {
 namespace {
 
 using toy::Model;
@@ -216,4 +216,4 @@ TEST(ResumeFallback, RunWithOnlyDamagedCheckpointsIsRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::resume_test

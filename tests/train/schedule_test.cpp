@@ -7,7 +7,7 @@
 #include "support/paths.h"
 #include "thaw/core/json.h"
 
-namespace thaw {
+namespace thaw::schedule_test {
 namespace {
 
 constexpr double kPeak = 1e-4;
@@ -69,4 +69,4 @@ TEST(Schedule, LinearFallsFromThePeakToTheDecayRateAndNoFurther) {
 TEST(Schedule, NoWarmUpStartsAtThePeak) { EXPECT_DOUBLE_EQ(rate({.warmup_steps = 0}, 30000, 0), kPeak); }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::schedule_test

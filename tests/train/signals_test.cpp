@@ -6,7 +6,7 @@
 #include "thaw/train/trainer.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::signals_test {
 namespace {
 
 using toy::Model;
@@ -76,4 +76,4 @@ TEST(Signals, HandlersAreBackAfterTheScopeAndTheRequestIsForgotten) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::signals_test

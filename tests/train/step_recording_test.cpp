@@ -11,7 +11,7 @@
 #include "thaw/train/policy_task.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::step_recording_test {
 namespace {
 
 using test::message_of;
@@ -139,4 +139,4 @@ TEST(CudaGraphs, OnIsRefusedWhereNoDeviceAnswersOrTheRunDoesNotAllowIt) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::step_recording_test

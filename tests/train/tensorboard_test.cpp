@@ -2,7 +2,7 @@
 
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::tensorboard_test {
 namespace {
 
 std::string bytes(std::initializer_list<int> values) {
@@ -73,4 +73,4 @@ TEST(TensorBoard, FileIsAStreamOfRecordsThatBeginsWithTheVersion) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::tensorboard_test

@@ -10,7 +10,7 @@
 #include "thaw/train/schedule.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::trainer_test {
 namespace {
 
 using toy::Model;
@@ -422,4 +422,4 @@ TEST(Trainer, ResumingNothingIsRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::trainer_test

@@ -5,7 +5,7 @@
 #include "thaw/train/trainer.h"
 #include "toy.h"
 
-namespace thaw {
+namespace thaw::verify_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -154,4 +154,4 @@ TEST(Verify, FolderWithoutCheckpointIsRefused) {
 }
 
 }  // namespace
-}  // namespace thaw
+}  // namespace thaw::verify_test

@@ -12,6 +12,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -88,6 +89,8 @@ struct FreezePlan {
   [[nodiscard]] std::int64_t optimizer_bytes() const;
   /// True for every name of a trainable tensor; false for a name the plan does not hold.
   [[nodiscard]] bool trains(std::string_view name) const;
+  /// The parameters by their names; they live as long as the plan.
+  [[nodiscard]] std::map<std::string, const PlannedParameter*> by_name() const;
   [[nodiscard]] double forward_flops() const;
   [[nodiscard]] double backward_flops() const;
 

@@ -25,5 +25,7 @@ struct Feature {
 using Features = std::vector<Feature>;
 
 [[nodiscard]] const Feature* find_feature(const Features& features, std::string_view name);
+/// Those of one type, in order.
+[[nodiscard]] Features features_of_type(const Features& features, FeatureType type);
 
 }  // namespace thaw

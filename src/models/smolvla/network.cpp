@@ -6,6 +6,7 @@
 #include "network_impl.h"
 #include "parameters_impl.h"
 #include "thaw/models/smolvla/sequence.h"
+#include "thaw/tensor/dtype.h"
 
 namespace thaw::smolvla {
 namespace {
@@ -13,8 +14,6 @@ namespace {
 using models::numbered;
 
 constexpr double kRotaryBase = 10000.0;  // SmolVLA ignores the rope_theta of the language model
-
-at::ScalarType at_least_float(at::ScalarType dtype) { return c10::promoteTypes(dtype, at::kFloat); }
 
 /// `value` as an element of `dtype` holds it.
 double rounded(double value, at::ScalarType dtype) { return at::scalar_tensor(value, dtype).item<double>(); }
