@@ -36,7 +36,7 @@ void run(benchmark::State& state, Attention attention) {
 }
 
 void nn_attention(benchmark::State& state) {
-  run(state, [](const Inputs& i) { return thaw::nn::attention(i.query, i.key, i.value, i.mask); });
+  run(state, [](const Inputs& i) { return thaw::nn::attention(i.query, {{.key = i.key, .value = i.value}}, i.mask); });
 }
 
 void at_sdpa(benchmark::State& state) {

@@ -26,15 +26,18 @@ StageBytes decoder_bytes(const DecoderSizes& sizes, const std::string& block) {
       sizes.own_keys ? weights(block, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"})
                      : weights(block, {"self_attn.q_proj"});
   StageBytes bytes;
-  // both norms' scales; attention; the residual; gate and up
-  bytes.saved = 2.0 * sizes.rows + query + seen + probabilities + sizes.mask + hidden + 2.0 * inner;
+  // both norms' scales; the query; the residual; gate and up
+  bytes.saved = 2.0 * sizes.rows + query + hidden + 2.0 * inner;
+  if (sizes.own_keys && !sizes.writes_keys) bytes.saved = bytes.saved + 2.0 * sizes.kv_width * sizes.rows;
   if (sizes.gated_residuals) bytes.saved = bytes.saved + 2.0 * hidden;
   bytes.saved_for = {{hidden, after_norm},
                      {query, weights(block, {"self_attn.o_proj"})},
                      {hidden, weights(block, {"mlp.gate_proj", "mlp.up_proj"})},
                      // made again for the weight's gradient, but kept for an adapter's (policy/adapters.h)
                      {inner, {block + ".mlp.down_proj.lora_A.weight"}}};
-  const DrawBytes attention = hidden + 2.0 * query + seen + 2.0 * probabilities + sizes.mask;
+  // of its backward: what is joined and the gradients of that, the probabilities, their gradients and those of the
+  // scores
+  const DrawBytes attention = hidden + 3.0 * query + 2.0 * seen + 3.0 * probabilities + sizes.mask;
   const DrawBytes mlp = 3.0 * hidden + 2.0 * query + seen + 4.0 * inner;
   const bool attention_is_larger = attention.at(1) > mlp.at(1);
   bytes.workspace = attention_is_larger ? attention : mlp;

@@ -38,14 +38,15 @@ struct DecoderSizes {
 
   DrawBytes rows;                ///< one float32 for each row
   DrawBytes pairs;               ///< one float32 for each row and key it sees
-  DrawBytes seen;                ///< one float32 for each key and value row that is put together anew
-  DrawBytes mask;                ///< what attention makes of the mask
+  DrawBytes seen;                ///< one float32 for each key and value row that is put together for its time
+  DrawBytes mask;                ///< what attention makes of the mask while it runs
   bool own_keys = true;          ///< projects keys and values of its rows
+  bool writes_keys = false;      ///< which become keys of the line
   bool gated_residuals = false;  ///< a condition multiplies what both branches add: each keeps its branch
 };
 
 /// What one decoder block needs, op by op as nn/blocks.cpp and nn/gemma.cpp run it: a product saves its input when its
-/// weight trains, attention its query, keys, values and probabilities, a gated product both factors, a norm its input
+/// weight trains, attention its query, keys and values, a gated product both factors, a norm its input
 /// (a key, or the residual inside the block) and one number a row.
 [[nodiscard]] StageBytes decoder_bytes(const DecoderSizes& sizes, const std::string& block);
 /// The same for a block of whose `rows` only keys and values are computed.

@@ -4,16 +4,6 @@
 
 namespace thaw::nn {
 
-KeyValue concatenate(at::ArrayRef<KeyValue> parts) {
-  std::vector<at::Tensor> keys;
-  std::vector<at::Tensor> values;
-  for (const KeyValue& part : parts) {
-    keys.push_back(part.key);
-    values.push_back(part.value);
-  }
-  return {.key = at::cat(keys, 2), .value = at::cat(values, 2)};
-}
-
 DecoderBlock find_decoder_block(const ParameterMap& parameters, const std::string& prefix, std::int64_t head_dim,
                                 double eps) {
   const std::string attention = prefix + ".self_attn";

@@ -15,6 +15,15 @@ struct HeadShape {
   std::int64_t head_dim = 64;  ///< d
 };
 
+/// Keys after rotation and values, (B, K, S, d) each.
+struct KeyValue {
+  at::Tensor key;
+  at::Tensor value;
+};
+
+/// Joins along the tokens. Dtypes may differ; the result has the wider.
+[[nodiscard]] KeyValue concatenate(at::ArrayRef<KeyValue> parts);
+
 /// (B, L, heads · d) -> (B, heads, L, d), a view.
 [[nodiscard]] at::Tensor split_heads(const at::Tensor& x, std::int64_t head_dim);
 /// (B, heads, L, d) -> (B, L, heads · d).
@@ -31,10 +40,11 @@ struct HeadShape {
 
 /// Softmax attention as LeRobot's eager path computes it: scores and softmax in float32 (float64 for float64), scaled
 /// by d^-0.5 after the product; masked scores are *replaced* by the smallest finite number, so that a row without any
-/// valid key is a plain average and never NaN; probabilities are cast to the dtype of `value`. query (B, H, L, d), key
-/// and value (B, K, S, d), mask bool (B, L or 1, S) true where attended -> (B, L, H · d). Keys and values are not
-/// repeated per query head: the heads of a group are stacked along the queries instead.
-[[nodiscard]] at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                                   const at::Tensor& mask);
+/// valid key is a plain average and never NaN; probabilities are cast to the dtype of the values. query (B, H, L, d);
+/// `seen` one after the other along the tokens, S in all; mask bool (B, L or 1, S) true where attended -> (B, L, H ·
+/// d). Keys and values are not repeated per query head: the heads of a group are stacked along the queries instead. For
+/// backward only the arguments are kept; it joins them and computes the probabilities again (as FlashAttention does,
+/// Dao et al. 2022, section 3.1, without its tiles).
+[[nodiscard]] at::Tensor attention(const at::Tensor& query, at::ArrayRef<KeyValue> seen, const at::Tensor& mask);
 
 }  // namespace thaw::nn

@@ -1,7 +1,7 @@
 /// Transformer blocks: a Llama decoder block taken apart (its keys and values have readers of their own) and a ViT
 /// block.
 ///
-/// Legend: B batch, L tokens, D hidden width, K key/value heads, d head width.
+/// Legend: B batch, L tokens, D hidden width, H query heads, d head width.
 #pragma once
 
 #include <string>
@@ -10,15 +10,6 @@
 #include "thaw/nn/linear.h"
 
 namespace thaw::nn {
-
-/// Keys after rotation and values, (B, K, L, d) each.
-struct KeyValue {
-  at::Tensor key;
-  at::Tensor value;
-};
-
-/// Joins along the tokens. Dtypes may differ; the result has the wider.
-[[nodiscard]] KeyValue concatenate(at::ArrayRef<KeyValue> parts);
 
 /// A pre-norm block of the Llama family.
 struct DecoderBlock {

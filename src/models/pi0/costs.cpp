@@ -50,6 +50,7 @@ Cost Costs::language_block(const std::string& block, bool last) const {
   sizes.rows = floats(rows_);
   sizes.pairs = floats(rows_ * rows_);
   sizes.mask = {.fixed = rows_};
+  sizes.writes_keys = true;
   cost.flops += models::decoder_flops(sizes, rows_, rows_);
   cost.bytes = models::decoder_bytes(sizes, block);
   return cost;
@@ -69,6 +70,7 @@ Cost Costs::state_block(const std::string& block, bool last) const {
   sizes.pairs = floats(seen);
   sizes.seen = floats(seen);
   sizes.mask = {.fixed = seen};
+  sizes.writes_keys = true;
   cost.flops += models::decoder_flops(sizes, 1, seen);
   cost.bytes = models::decoder_bytes(sizes, block);
   return cost;

@@ -35,9 +35,10 @@ at::Tensor entering(const at::Tensor& rows, const std::vector<nn::GemmaBlock>& s
   return rows.to(stack.front().layers.query.weight.scalar_type());
 }
 
-at::Tensor attend(const at::Tensor& query, const nn::KeyValue& seen, const at::Tensor& mask) {
-  const at::ScalarType dtype = c10::promoteTypes(query.scalar_type(), seen.key.scalar_type());
-  return nn::attention(query.to(dtype), seen.key, seen.value, mask);
+at::Tensor attend(const at::Tensor& query, at::ArrayRef<nn::KeyValue> seen, const at::Tensor& mask) {
+  at::ScalarType dtype = query.scalar_type();
+  for (const nn::KeyValue& part : seen) dtype = c10::promoteTypes(dtype, part.key.scalar_type());
+  return nn::attention(query.to(dtype), seen, mask);
 }
 
 }  // namespace
@@ -92,7 +93,7 @@ BlockOutput Network::language_block(std::int64_t block, const at::Tensor& rows, 
     return output;
   }
   const at::Tensor query = nn::block_query(layer.layers, normed, rotary);
-  output.hidden = nn::gemma_finish(layer, rows, attend(query, output.own, mask));
+  output.hidden = nn::gemma_finish(layer, rows, attend(query, {output.own}, mask));
   return output;
 }
 
@@ -107,7 +108,7 @@ BlockOutput Network::state_block(std::int64_t block, const at::Tensor& row, cons
   BlockOutput output{.own = nn::block_key_value(layer.layers, normed, rotary)};
   if (is_last(block)) return output;
   const at::Tensor query = nn::block_query(layer.layers, normed, rotary);
-  output.hidden = nn::gemma_finish(layer, row, attend(query, nn::concatenate({prefix, output.own}), mask));
+  output.hidden = nn::gemma_finish(layer, row, attend(query, {prefix, output.own}, mask));
   return output;
 }
 
@@ -137,7 +138,7 @@ at::Tensor Network::expert_block(std::int64_t block, const at::Tensor& hidden, c
   const nn::GemmaNormed normed = nn::gemma_norm(hidden, layer.input_norm, condition);
   const at::Tensor query = nn::block_query(layer.layers, normed.rows, rotary);
   before.push_back(nn::block_key_value(layer.layers, normed.rows, rotary));
-  const at::Tensor attended = attend(query, nn::concatenate(before), mask);
+  const at::Tensor attended = attend(query, before, mask);
   return nn::gemma_finish(layer, hidden, attended, normed.gate, condition);
 }
 

@@ -96,6 +96,7 @@ StageBytes Bytes::rows_block(const std::string& block, bool last) const {
   sizes.rows = floats(size_.rows);
   sizes.pairs = floats(size_.rows * size_.rows);
   sizes.mask = {.fixed = size_.rows};
+  sizes.writes_keys = true;
   return models::decoder_bytes(sizes, block);
 }
 
@@ -107,6 +108,7 @@ StageBytes Bytes::state_block(const std::string& block, bool last) const {
   sizes.pairs = floats(seen);
   sizes.seen = floats(seen);
   sizes.mask = {.fixed = seen};
+  sizes.writes_keys = true;
   return models::decoder_bytes(sizes, block);
 }
 

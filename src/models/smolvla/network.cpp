@@ -99,8 +99,10 @@ LanguageOutput Network::language_block(std::int64_t block, const at::Tensor& row
   LanguageOutput output{.own = nn::block_key_value(layer, normed, rotary)};
   if (block == config_.last_language_layer()) return output;
   const at::Tensor query = nn::block_query(layer, normed, rotary);
-  const nn::KeyValue seen = before ? nn::concatenate({*before, output.own}) : output.own;
-  output.hidden = nn::block_finish(layer, x, nn::attention(query, seen.key, seen.value, mask));
+  std::vector<nn::KeyValue> seen;
+  if (before) seen.push_back(*before);
+  seen.push_back(output.own);
+  output.hidden = nn::block_finish(layer, x, nn::attention(query, seen, mask));
   return output;
 }
 
@@ -132,15 +134,15 @@ at::Tensor Network::self_block(std::int64_t expert_layer, const at::Tensor& hidd
   const nn::DecoderBlock& layer = expert_.at(expert_layer);
   const at::Tensor normed = nn::rms_norm(hidden, layer.input_norm);
   const at::Tensor query = nn::block_query(layer, normed, rotary);
-  const nn::KeyValue seen = nn::concatenate({rows, state, nn::block_key_value(layer, normed, rotary)});
-  return nn::block_finish(layer, hidden, nn::attention(query, seen.key, seen.value, mask));
+  const nn::KeyValue own = nn::block_key_value(layer, normed, rotary);
+  return nn::block_finish(layer, hidden, nn::attention(query, {rows, state, own}, mask));
 }
 
 at::Tensor Network::cross_block(std::int64_t expert_layer, const at::Tensor& hidden, const at::Tensor& rotary,
                                 const nn::KeyValue& prefix, const at::Tensor& mask) const {
   const nn::DecoderBlock& layer = expert_.at(expert_layer);
   const at::Tensor query = nn::block_query(layer, nn::rms_norm(hidden, layer.input_norm), rotary);
-  return nn::block_finish(layer, hidden, nn::attention(query, prefix.key, prefix.value, mask));
+  return nn::block_finish(layer, hidden, nn::attention(query, {prefix}, mask));
 }
 
 at::Tensor Network::expert_norm(const at::Tensor& hidden) const {
