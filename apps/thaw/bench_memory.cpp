@@ -1,10 +1,10 @@
 #include "bench_memory.h"
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <fstream>
 #include <string>
+
+#include "thaw/tensor/heap.h"
 
 namespace thaw::cli {
 namespace {
@@ -34,7 +34,7 @@ void PeakMemory::mark() {
 void PeakMemory::leave_out(const std::function<void()>& work) {
   peak_ = std::max(peak_, status_bytes("VmHWM"));
   work();
-  malloc_trim(0);
+  release_free_memory();
   forget_peak();
 }
 

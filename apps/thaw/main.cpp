@@ -12,6 +12,7 @@
 #include "config_file.h"
 #include "thaw/core/json.h"
 #include "thaw/core/names.h"
+#include "thaw/tensor/heap.h"
 
 namespace {
 
@@ -115,4 +116,7 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return run(argc, argv); }
+int main(int argc, char** argv) {
+  thaw::use_tensor_heap();  // where it cannot be had, malloc serves as well but for the memory it holds on to
+  return run(argc, argv);
+}

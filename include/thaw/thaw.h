@@ -12,6 +12,7 @@
 #include "thaw/freeze/plan.h"
 #include "thaw/models/registry.h"
 #include "thaw/policy/policy.h"
+#include "thaw/tensor/heap.h"
 #include "thaw/tensor/safetensors.h"
 #include "thaw/train/head.h"
 #include "thaw/train/merge.h"
