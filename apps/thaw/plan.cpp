@@ -86,7 +86,8 @@ Question question_of(const PlanFlags& flags) {
   question.options.shape.validate();
   question.options.memory = {
       .compute = compute_dtype(resolve_precision(parse_precision(flags.precision), parse_device("auto"))),
-      .ema = flags.ema};
+      .ema = flags.ema,
+      .weights_return = false};  // as thaw train leaves it
   question.options.storage = parse_cache_storage(flags.storage);
   question.options.cache_memory_bytes = static_cast<double>(parse_byte_size(flags.cache_memory, "--cache-memory"));
   if (flags.views < 1) refuse("--views", "at least 1", std::to_string(flags.views));

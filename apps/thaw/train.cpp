@@ -42,6 +42,7 @@ void run_train(const TrainFlags& flags, const CLI::App& command, Outcome& outcom
   const auto folder = std::make_shared<RunFolder>(options.output, options.resume);
   const LeRobotDataset dataset = open_dataset(flags);
   const std::shared_ptr<Policy> policy = open_policy(flags, dataset);
+  options.prefix.weights_return = false;  // nobody uses the policy behind the training
   options.freeze_schedule = freeze_schedule(flags, *policy);
   const FreezePlan plan = freeze_plan(flags, *policy, options.freeze_schedule.get());
   if (!options.quiet) std::cout << plan.summary() << '\n';

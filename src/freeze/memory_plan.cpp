@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <unordered_map>
 
@@ -73,7 +74,7 @@ class Walk {
     run_prefix();
     run_forward();
     run_backward();
-    note(MemoryPhase::update, "", memory_.resident() + memory_.gradients);
+    note(MemoryPhase::update, "", memory_.resident() + memory_.read_ahead + memory_.cache + memory_.gradients);
     return std::move(memory_);
   }
 
@@ -126,8 +127,8 @@ class Walk {
     memory_.cache = options_.cache_bytes;
     note(MemoryPhase::loading, "", loaded);
     cast_weights(loaded);
-    // At the end of a run what was released comes back, beside the moments and the cache.
-    note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights + memory_.cache);
+    // It comes back beside the moments and the cache.
+    if (options_.weights_return) note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights + memory_.cache);
   }
 
   [[nodiscard]] at::ScalarType held_as(const PlannedParameter& parameter) const {
@@ -166,12 +167,16 @@ class Walk {
     };
     const double ahead = batch_ * static_cast<double>(options_.batches_ahead);
     for (const std::string& key : from_outside) {
-      if (is_image(key)) memory_.pictures += ahead * keys_.at(key).bytes();
+      if (is_image(key)) memory_.read_ahead += ahead * keys_.at(key).bytes();
       const bool by_chunk = is_image(key) && in_chunks(0);
       (by_chunk ? images_of_chunk_ : memory_.inputs) +=
           samples_at(by_chunk ? 0 : first_grad_) * keys_.bytes(key, shape_.draws);
     }
-    held_ = memory_.resident() + memory_.pictures + memory_.inputs + options_.cache_bytes;
+    // Entries of the batch that is used have become its prefix.
+    for (const std::string& key : cut_.keys) {
+      memory_.read_ahead += batch_ * static_cast<double>(options_.batches_ahead - 1) * keys_.bytes(key, shape_.draws);
+    }
+    held_ = memory_.resident() + memory_.read_ahead + memory_.inputs + options_.cache_bytes;
     // Micro-batches after the first find the gradients of those before them.
     if (shape_.accumulation > 1) held_ += memory_.gradients;
   }
@@ -255,14 +260,24 @@ class Walk {
     return bytes;
   }
 
+  /// What a stage wrote under the name of a key.
+  struct Version {
+    double bytes = 0;
+    std::optional<std::size_t> first_walked_reader;  ///< of those that backward walks: the last that it comes to
+  };
+
+  /// Backward is the last to need it.
+  void let_go_behind(const Version& version) {
+    if (version.first_walked_reader) freed_behind_[*version.first_walked_reader] += version.bytes;
+  }
+
   /// The state holds every key until the forward pass is over; a version that is replaced lives on when backward reads
   /// it.
   void run_forward() {
-    std::map<std::string, double> state;
+    std::map<std::string, Version> state;
     for (const std::string& key : read_from(first_grad_)) {
-      if (made_.contains(key)) state[key] = batch_ * keys_.bytes(key, shape_.draws);
+      if (made_.contains(key)) state[key] = {.bytes = batch_ * keys_.bytes(key, shape_.draws)};
     }
-    std::set<std::string> backward_reads;
     double held = memory_.prefix;
     for (std::size_t i = first_grad_; i < layout_.line.size(); ++i) {
       const StageInfo& stage = layout_.line[i];
@@ -270,15 +285,21 @@ class Walk {
       memory.workspace = batch_ * scale() * stage.bytes.workspace.at(shape_.draws);
       if (plan_.line[i].backward_walks) {
         if (!shape_.checkpoint_activations) memory.saved = saved_by(stage);
-        backward_reads.insert(stage.reads.begin(), stage.reads.end());
+        freed_behind_[i] += memory.saved;
+        for (const std::string& key : stage.reads) {
+          const auto read = state.find(key);
+          if (read != state.end() && !read->second.first_walked_reader) read->second.first_walked_reader = i;
+        }
       }
       double replaced = 0;
       for (const std::string& key : stage.writes) {
         const double size = batch_ * keys_.bytes(key, shape_.draws);
         memory.keys += size;
-        if (state.contains(key) && !backward_reads.contains(key)) replaced += state[key];
-        backward_reads.erase(key);
-        state[key] = size;
+        if (const auto before = state.find(key); before != state.end()) {
+          if (!before->second.first_walked_reader) replaced += before->second.bytes;
+          let_go_behind(before->second);
+        }
+        state[key] = {.bytes = size};
       }
       memory_.copies += new_copies(stage);
       note(MemoryPhase::forward, stage.name,
@@ -286,20 +307,20 @@ class Walk {
       held += memory.keys + memory.saved - replaced;
       memory_.workspace = std::max(memory_.workspace, memory.workspace);
     }
+    for (const auto& [key, version] : state) let_go_behind(version);
     memory_.activations = held;
   }
 
-  /// At the last stage that backward walks all gradients are there, and the room of the activations before it is not
-  /// yet free for them: nodes of the graph, which live until the pass is over, lie between the blocks that were given
-  /// back, and a gradient is larger than what lies between two nodes. The same holds for the copies that autocast made,
-  /// for gradients in the compute type that wait for those of another stage with the same weight, and for the workspace
-  /// of the frozen prefix, between whose parts lie the keys that it left.
+  /// Gradients come as activations go: what a stage kept, and the keys that no stage before it reads, are given back
+  /// when backward has passed it, and their room is there for what follows (tensor/heap.h). Copies that autocast made
+  /// live until backward is over, and so do gradients in the compute type that wait for those of another stage with the
+  /// same weight.
   void run_backward() {
-    double passing = prefix_workspace_;
+    double alive = 0;
+    for (const auto& [stage, bytes] : freed_behind_) alive += bytes;
     double gradients = 0;
     double waiting = 0;
     std::set<std::string> waited;
-    std::string last;
     std::set<std::string> seen;
     for (std::size_t i = layout_.line.size(); i-- > first_grad_;) {
       if (!plan_.line[i].backward_walks) continue;
@@ -313,11 +334,11 @@ class Walk {
         }
       }
       const double again = shape_.checkpoint_activations ? saved_by(stage) : 0.0;
-      passing = std::max(passing, memory_.stages[i].workspace + again);
-      last = stage.name;
+      const double found_before = shape_.accumulation > 1 ? 0.0 : gradients;
+      note(MemoryPhase::backward, stage.name,
+           held_ + alive + memory_.copies + found_before + waiting + memory_.stages[i].workspace + again);
+      alive -= freed_behind_[i];
     }
-    const double found_before = shape_.accumulation > 1 ? 0.0 : gradients;
-    note(MemoryPhase::backward, last, held_ + memory_.activations + memory_.copies + found_before + waiting + passing);
   }
 
   [[nodiscard]] double gradient_bytes(const std::string& name) const {
@@ -338,6 +359,7 @@ class Walk {
   std::set<std::string> multiplied_;
   std::set<std::string> copied_;
   std::set<std::string> made_;
+  std::map<std::size_t, double> freed_behind_;  ///< bytes of what backward is done with when it has passed a stage
   double held_ = 0;
   double images_of_chunk_ = 0;
   double prefix_workspace_ = 0;
@@ -408,7 +430,7 @@ Json MemoryPlan::to_json() const {
             {"moments", moments},
             {"ema", ema},
             {"cache", cache},
-            {"pictures", pictures},
+            {"read_ahead", read_ahead},
             {"inputs", inputs},
             {"prefix", prefix},
             {"activations", activations},

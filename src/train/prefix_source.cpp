@@ -85,6 +85,13 @@ Batch pinned(Batch batch, at::Device device) {
   return batch;
 }
 
+/// What `keys` hold of each sample.
+std::vector<CacheEntry> entries_of(const PrefixState& state, const std::vector<std::string>& keys) {
+  std::map<std::string, at::Tensor> tensors;
+  for (const std::string& key : keys) tensors.emplace(key, state.at(key));
+  return split(tensors);
+}
+
 }  // namespace
 
 PrefixSource::PrefixSource(std::shared_ptr<Policy> policy, const FreezePlan& plan, const PrefixOptions& options,
@@ -100,7 +107,7 @@ PrefixSource::PrefixSource(std::shared_ptr<Policy> policy, const FreezePlan& pla
       chunk_(chunk_of(options, policy_->layout(), cut_, device)),
       advances_in_chunks_(options.batch_size > 0 && cut_.stage > 0 &&
                           cut_.stage < std::min(plan.boundary, policy_->first_draw_stage())),
-      released_(policy_) {
+      released_(policy_, options.weights_return) {
   released_.release(idle_parameters(policy_->layout(), 0));
   if (options.cache == CacheCut::none) return;
   const CacheIdentity identity =
@@ -219,9 +226,7 @@ void PrefixSource::compute_missing(PreparedBatch& prepared) {
   for (Batch& images : prepared.images) {
     PrefixState state = policy_->begin(to_device(std::move(images), device_));
     run_frozen_stages(policy_->line(), 0, cut_.stage, state);
-    std::map<std::string, at::Tensor> live;
-    for (const std::string& key : cut_.keys) live.emplace(key, state.at(key));
-    for (CacheEntry& computed : split(live)) {
+    for (CacheEntry& computed : entries_of(state, cut_.keys)) {
       CacheEntry& entry = prepared.entries[*slot];
       const CacheKey& key = prepared.keys[*slot];
       ++slot;
@@ -277,9 +282,7 @@ void PrefixSource::advance(PreparedBatch& prepared, std::size_t to) const {
     PrefixState state = policy_->begin_without_images(to_device(std::move(part), device_));
     set_entries(rest.first(count), state);
     run_frozen_stages(policy_->line(), cut_.stage, to, state);
-    std::map<std::string, at::Tensor> tensors;
-    for (const std::string& key : live) tensors.emplace(key, state.at(key));
-    for (CacheEntry& entry : split(tensors)) advanced.push_back(std::move(entry));
+    for (CacheEntry& entry : entries_of(state, live)) advanced.push_back(std::move(entry));
     rest = rest.subspan(count);
   }
   prepared.entries = std::move(advanced);

@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <malloc.h>
 #include <torch/nn/module.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include "thaw/core/error.h"
 #include "thaw/core/log.h"
 #include "thaw/tensor/digest.h"
+#include "thaw/tensor/heap.h"
 
 namespace thaw {
 namespace {
@@ -38,6 +38,7 @@ std::vector<std::vector<std::string>> in_groups(const std::vector<std::string>& 
 }  // namespace
 
 ReleasedWeights::~ReleasedWeights() {
+  if (!return_at_end_) return;
   std::vector<std::string> names;
   for (const auto& [name, out] : out_) names.push_back(name);
   try {
@@ -58,7 +59,7 @@ void ReleasedWeights::release(const std::vector<std::string>& names) {
     const at::Tensor nothing = at::full({1}, std::numeric_limits<double>::quiet_NaN(), parameter.options());
     parameter.set_data(nothing.expand(parameter.sizes()));
   }
-  malloc_trim(0);
+  release_free_memory();
 }
 
 void ReleasedWeights::restore(const std::vector<std::string>& names) {
@@ -66,7 +67,7 @@ void ReleasedWeights::restore(const std::vector<std::string>& names) {
   std::copy_if(names.begin(), names.end(), std::back_inserter(missing),
                [this](const std::string& name) { return out_.contains(name); });
   if (missing.empty()) return;
-  malloc_trim(0);  // what steps have left free is not large enough for weights
+  release_free_memory();  // what steps have left free is not large enough for weights
   for (const std::vector<std::string>& group : in_groups(missing, policy_->layout())) restore_group(group);
 }
 

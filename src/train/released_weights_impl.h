@@ -15,8 +15,9 @@ namespace thaw {
 
 class ReleasedWeights {
  public:
-  explicit ReleasedWeights(std::shared_ptr<Policy> policy) : policy_(std::move(policy)) {}
-  /// Brings back what is out.
+  /// `return_at_end`: the destructor brings back what is out.
+  ReleasedWeights(std::shared_ptr<Policy> policy, bool return_at_end)
+      : policy_(std::move(policy)), return_at_end_(return_at_end) {}
   ~ReleasedWeights();
   ReleasedWeights(const ReleasedWeights&) = delete;
   ReleasedWeights& operator=(const ReleasedWeights&) = delete;
@@ -35,6 +36,7 @@ class ReleasedWeights {
     std::string digest;
   };
   std::shared_ptr<Policy> policy_;
+  bool return_at_end_;
   std::map<std::string, Out> out_;
 };
 

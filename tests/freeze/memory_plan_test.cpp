@@ -44,8 +44,8 @@ TEST(MemoryPlan, MatricesThatTrainAreCopiedIntoAShortComputeTypeForAStep) {
   EXPECT_EQ(memory_of("", CacheCut::none, {}).copies, 0);
   const MemoryPlan half = memory_of("", CacheCut::kv, {}, {.compute = at::kBFloat16});
   EXPECT_EQ(half.copies, 2 * 32);
-  // weights and moments, noise, activations, copies, gradients, workspace of a head block
-  EXPECT_EQ(half.peak, (128 + 256) + half.inputs + half.activations + 64 + 128 + 8 * 20);
+  // weights and moments, entries ahead, noise, activations but for y, copies, gradient and workspace of a head block
+  EXPECT_EQ(half.peak, (128 + 256) + half.read_ahead + half.inputs + half.activations - 8 * 8 + 64 + 64 + 8 * 20);
   ModelLayout layout = sized_layout();
   for (ParameterInfo& parameter : layout.parameters) {
     if (parameter.name == "head.1.weight") parameter.groups = {"embeddings"};
@@ -67,7 +67,10 @@ TEST(MemoryPlan, WhileWeightsAreCastTheSmallestFirstOneOfThemIsThereTwice) {
 TEST(MemoryPlan, AGradientInAShortTypeWaitsForThatOfAnotherStageWithTheSameWeight) {
   const auto peak = [](const ModelLayout& layout, at::ScalarType compute) {
     const FreezePlan plan = plan_of(layout, "");
-    return plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::kv), {}, {.compute = compute}).peak;
+    const MemoryPlan memory =
+        plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::kv), {.batch_size = 1}, {.compute = compute});
+    EXPECT_EQ(memory.peak_stage, "head.0") << "where all gradients are there";
+    return memory.peak;
   };
   ModelLayout shared = sized_layout();
   shared.line.back().parameters.push_back("head.0.weight");
@@ -96,25 +99,32 @@ TEST(MemoryPlan, InputsAreWhatComesFromOutsideAndIsReadBehindTheCut) {
 }
 
 TEST(MemoryPlan, PicturesAreReadAheadWhereAStageThatRunsReadsThem) {
-  EXPECT_EQ(memory_of("", CacheCut::none, {.batch_size = 2}).pictures, 3 * 2 * 48 * 4);
-  EXPECT_EQ(memory_of("", CacheCut::none, {.batch_size = 2}, {.compute = at::kBFloat16}).pictures, 3 * 2 * 48 * 4)
+  EXPECT_EQ(memory_of("", CacheCut::none, {.batch_size = 2}).read_ahead, 3 * 2 * 48 * 4);
+  EXPECT_EQ(memory_of("", CacheCut::none, {.batch_size = 2}, {.compute = at::kBFloat16}).read_ahead, 3 * 2 * 48 * 4)
       << "pictures are float32";
-  EXPECT_EQ(memory_of("", CacheCut::vision, {.batch_size = 2}).pictures, 0);
   const auto peak = [](std::int64_t ahead) {
     return memory_of("", CacheCut::none, {.batch_size = 2}, {.batches_ahead = ahead}).peak;
   };
   EXPECT_EQ(peak(5) - peak(1), 4 * 2 * 48 * 4);
 }
 
-TEST(MemoryPlan, TheWorkspaceOfTheFrozenPrefixIsNotFreeForGradients) {
-  ModelLayout layout = sized_layout();
-  const FreezePlan plan = plan_of(layout, "");
-  const auto peak = [&](double workspace) {
-    layout.line[2].bytes.workspace = {.fixed = workspace};
-    return plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::vision), {.batch_size = 1}, {}).peak;
+TEST(MemoryPlan, EntriesOfACacheAreReadAheadInsteadOfPictures) {
+  const auto vision = [](std::int64_t ahead) {
+    return memory_of("", CacheCut::vision, {.batch_size = 2}, {.batches_ahead = ahead});
   };
-  EXPECT_EQ(peak(40), peak(20)) << "a head block takes 40";
-  EXPECT_EQ(peak(90), peak(20) + 50);
+  EXPECT_EQ(vision(3).read_ahead, 2 * 2 * 16 * 4) << "those of the batch that is used are its prefix";
+  EXPECT_EQ(vision(5).peak - vision(3).peak, 2 * 2 * 16 * 4);
+}
+
+TEST(MemoryPlan, GradientsTakeTheRoomThatActivationsLeave) {
+  // Behind the last block lie its x and what both blocks saved, before the first the memory and what it saved.
+  const auto cached = [](const MemoryPlan& memory) { return memory.resident() + memory.read_ahead + memory.inputs; };
+  const MemoryPlan one = memory_of("", CacheCut::kv, {.batch_size = 1});
+  EXPECT_EQ(one.peak_stage, "head.0");
+  EXPECT_EQ(one.peak, cached(one) + (32 + 44) + 2 * 64 + 40);
+  const MemoryPlan many = memory_of("", CacheCut::kv, {.batch_size = 8});
+  EXPECT_EQ(many.peak_stage, "head.1");
+  EXPECT_EQ(many.peak, cached(many) + 8 * (32 + 44 + 16 + 16) + 64 + 8 * 40);
 }
 
 TEST(MemoryPlan, WhatACacheHoldsInMemoryIsAddedToEveryPhase) {
@@ -177,14 +187,17 @@ TEST(MemoryPlan, ThePeakIsSaidWithItsPhase) {
   const MemoryPlan cached = memory_of("", CacheCut::kv, {.batch_size = 1});
   EXPECT_EQ(memory_phase_name(cached.peak_phase), "backward");
   EXPECT_EQ(cached.peak_stage, "head.0");
-  // the head's weights and moments, noise, activations, gradients, workspace of a head block
-  EXPECT_EQ(cached.peak, (128 + 256) + 16 + cached.activations + 128 + 40);
+  // the head's weights and moments, entries ahead, noise, memory and what head.0 saved, gradients, workspace
+  EXPECT_EQ(cached.peak, (128 + 256) + 2 * 32 + 16 + (32 + 44) + 128 + 40);
   ModelLayout layout = sized_layout();
   layout.parameters[0].shape = {4, 400};
   const FreezePlan plan = plan_of(layout, "");
   const MemoryPlan large = plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::kv), {.batch_size = 1}, {});
   EXPECT_EQ(memory_phase_name(large.peak_phase), "loading") << "weights are read before they are released";
-  EXPECT_EQ(large.peak, large.resident() + large.released_weights);
+  EXPECT_EQ(large.peak, large.resident() + large.released_weights) << "and come back at the end";
+  const PrefixCut cut = deepest_cut(layout, plan, CacheCut::kv);
+  const MemoryPlan left = plan_memory(layout, plan, cut, {.batch_size = 1}, {.weights_return = false});
+  EXPECT_EQ(left.peak, left.frozen_weights + left.trainable_weights + left.released_weights) << "or do not";
   const MemoryPlan cached_large =
       plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::kv), {.batch_size = 1}, {.cache_bytes = 1000});
   EXPECT_EQ(cached_large.peak, large.peak + 1000) << "and come back when the cache is full";

@@ -268,6 +268,20 @@ TEST(PrefixCacheRun, IdleWeightsLeaveMemoryOnceAllIsCachedAndComeBackUnchanged) 
   EXPECT_EQ(losses_of(options_with(CacheCut::kv, 30), again), plain);
 }
 
+TEST(PrefixCacheRun, WeightsThatNeedNotReturnAreNaNBehindTheTraining) {
+  const auto policy = std::make_shared<FakePolicy>();
+  policy->remember_weights();
+  TrainOptions options = options_with(CacheCut::kv);
+  options.prefix.weights_return = false;
+  {
+    Task task(options, policy);
+    task.computed_by_filling();
+    (void)task.task->loss({});
+  }
+  EXPECT_TRUE(policy->module()->named_parameters()["eyes.weight"].isnan().all().item<bool>());
+  EXPECT_FALSE(policy->module()->named_parameters()["hand.weight"].isnan().any().item<bool>());
+}
+
 TEST(PrefixCacheRun, RunWhoseIdleWeightsLeftMemoryIsVerified) {
   const toy::Folder folder;
   const auto policy = std::make_shared<FakePolicy>();

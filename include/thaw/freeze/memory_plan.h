@@ -21,7 +21,8 @@ struct MemoryOptions {
   at::ScalarType compute = at::kFloat;  ///< of frozen matrices and of activations (float32, bfloat16, half)
   bool ema = false;                     ///< a moving average of what trains
   double cache_bytes = 0.0;             ///< of entries that a prefix cache holds in memory
-  std::int64_t batches_ahead = 3;       ///< whose pictures are in memory: the loader's two, and the one that is used
+  bool weights_return = true;           ///< what a full cache has no use for is read again at the end of a run
+  std::int64_t batches_ahead = 3;       ///< that are in memory: the loader's two, and the one that is used
 };
 
 /// When in a run the most is held.
@@ -46,7 +47,7 @@ struct MemoryPlan {
   double moments = 0.0;
   double ema = 0.0;
   double cache = 0.0;        ///< entries that a prefix cache holds in memory
-  double pictures = 0.0;     ///< of batches that are read ahead, float32, where stages read any
+  double read_ahead = 0.0;   ///< of batches: pictures, float32, where stages read any, and entries of a cache
   double inputs = 0.0;       ///< what begin() and add_draw() make of a batch, images that go by chunks apart
   double prefix = 0.0;       ///< what lives at the gradient boundary, for a batch
   double activations = 0.0;  ///< after the forward pass: the keys in the state, and what autograd keeps beside them

@@ -86,11 +86,15 @@ struct PrefixOptions {
   CacheCut cache = CacheCut::none;  ///< what is computed once per frame and kept
   CacheOptions store{.memory_bytes = std::int64_t{2} << 30, .disk_bytes = std::int64_t{100} << 30};
   /// Samples that go through the frozen prefix at a time; 0: one when there is a cache, so that an entry depends on its
-  /// frame alone, else one where a sample keeps the processor busy by itself, else the whole batch.
+  /// frame alone, else one where a sample keeps the processor busy by itself, else the whole batch. Frozen stages
+  /// between a cut and what trains follow it only when it is given, and take the whole batch otherwise.
   std::int64_t batch_size = 0;
   double check = 0.0;  ///< share of the entries found that are computed again and compared; a difference ends training
   std::optional<std::size_t> deepest_stage;  ///< the cut lies at or before this stage of the line, whatever the freeze
                                              ///< allows; absent: as deep as it does
+  /// Weights that left memory because a full cache has no use for them are read again when the training is over. False:
+  /// the policy is left without them, each value a NaN; for programs that end with the training.
+  bool weights_return = true;
   std::shared_ptr<SharedCaches> shared;  ///< where trainings of one process find each other's caches; null: own ones
 };
 
