@@ -20,6 +20,8 @@ namespace thaw::cli {
 namespace {
 
 constexpr std::int64_t kAllBlocks = -1;
+/// Between 0.07 and 0.11 GB were measured with SmolVLA at full size (docs/benchmarks.md).
+constexpr double kProcessBytes = 80e6;
 
 struct PlanFlags {
   std::string policy;
@@ -87,7 +89,8 @@ Question question_of(const PlanFlags& flags) {
   question.options.memory = {
       .compute = compute_dtype(resolve_precision(parse_precision(flags.precision), parse_device("auto"))),
       .ema = flags.ema,
-      .weights_return = false};  // as thaw train leaves it
+      .weights_return = false,  // as thaw train leaves it
+      .process_bytes = kProcessBytes};
   question.options.storage = parse_cache_storage(flags.storage);
   question.options.cache_memory_bytes = static_cast<double>(parse_byte_size(flags.cache_memory, "--cache-memory"));
   if (flags.views < 1) refuse("--views", "at least 1", std::to_string(flags.views));

@@ -175,6 +175,11 @@ Json ImageTransformsOptions::to_json() const {
   return {{"max_num_transforms", max_num_transforms}, {"random_order", random_order}, {"tfs", choices}};
 }
 
+std::string ImageTransformsOptions::text() const {
+  if (!enable) return "none";
+  return (views > 0 ? fmt::format("{} views of ", views) : std::string()) + to_json().dump();
+}
+
 void set_image_transform(ImageTransformsOptions& options, const std::string& key, const std::string& value,
                          const std::string& where) {
   const std::size_t dot = key.find('.');

@@ -79,9 +79,10 @@ std::string memory_lines(const MemoryPlan& memory) {
          line("weights that leave memory", memory.released_weights) +
          line("copies in the compute type", memory.copies) + line("gradients", memory.gradients) +
          line("AdamW's moments", memory.moments) + line("moving average", memory.ema) +
-         line("cache in memory", memory.cache) + line("batches read ahead", memory.read_ahead) +
-         line("inputs of a batch", memory.inputs) + line("prefix of a batch", memory.prefix) +
-         line("activations kept for backward", memory.activations) + line("workspace of a stage", memory.workspace) +
+         line("libraries and tables", memory.process) + line("cache in memory", memory.cache) +
+         line("batches read ahead", memory.read_ahead) + line("inputs of a batch", memory.inputs) +
+         line("prefix of a batch", memory.prefix) + line("activations kept for backward", memory.activations) +
+         line("workspace of a stage", memory.workspace) +
          fmt::format("  {:<34}  {:>10}  in the phase '{}'{}\n", "peak above the program's own", byte_size(memory.peak),
                      memory_phase_name(memory.peak_phase),
                      memory.peak_stage.empty() ? "" : fmt::format(", stage {}", memory.peak_stage));

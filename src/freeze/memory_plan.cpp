@@ -86,8 +86,8 @@ class Walk {
 
  private:
   void note(MemoryPhase phase, const std::string& stage, double held) {
-    if (held <= memory_.peak) return;
-    memory_.peak = held;
+    if (held + memory_.process <= memory_.peak) return;
+    memory_.peak = held + memory_.process;
     memory_.peak_phase = phase;
     memory_.peak_stage = stage;
   }
@@ -109,6 +109,7 @@ class Walk {
     for (std::size_t i = cut_.stage; i < layout_.line.size(); ++i) {
       used_behind_cut_.insert(layout_.line[i].parameters.begin(), layout_.line[i].parameters.end());
     }
+    memory_.process = options_.process_bytes;
     double loaded = 0;
     for (const PlannedParameter& parameter : plan_.parameters) {
       if (!parameter.same_as.empty()) continue;
@@ -128,7 +129,8 @@ class Walk {
     note(MemoryPhase::loading, "", loaded);
     cast_weights(loaded);
     // It comes back beside the moments and the cache.
-    if (options_.weights_return) note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights + memory_.cache);
+    if (options_.weights_return)
+      note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights + memory_.cache);
   }
 
   [[nodiscard]] at::ScalarType held_as(const PlannedParameter& parameter) const {
@@ -174,7 +176,7 @@ class Walk {
     }
     // Entries of the batch that is used have become its prefix.
     for (const std::string& key : cut_.keys) {
-      memory_.read_ahead += batch_ * static_cast<double>(options_.batches_ahead - 1) * keys_.bytes(key, shape_.draws);
+      memory_.read_ahead += batch_ * static_cast<double>(options_.entries_ahead) * keys_.bytes(key, shape_.draws);
     }
     held_ = memory_.resident() + memory_.read_ahead + memory_.inputs + options_.cache_bytes;
     // Micro-batches after the first find the gradients of those before them.
@@ -429,6 +431,7 @@ Json MemoryPlan::to_json() const {
             {"gradients", gradients},
             {"moments", moments},
             {"ema", ema},
+            {"process", process},
             {"cache", cache},
             {"read_ahead", read_ahead},
             {"inputs", inputs},

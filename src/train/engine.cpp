@@ -240,6 +240,8 @@ Checkpoint Engine::capture() const {
                       .seed = options_.seed,
                       .batch_size = options_.batch_size,
                       .accumulation = options_.accumulation,
+                      .draws = options_.draws,
+                      .image_transforms = options_.image_transforms.text(),
                       .precision = std::string(precision_name(precision_)),
                       .plan_digest = plan_.digest(),
                       .base_digest = base_digest(plan_),

@@ -27,7 +27,8 @@ LeRobotDataset part_of(const Policy& policy, const LeRobotDataset& dataset, cons
       {.episodes = episodes, .deltas = policy_deltas(policy, dataset), .cameras = cameras, .decode_images = true});
 }
 
-constexpr int kBatchesAhead = 2;  // each holds its images or its cached prefixes
+constexpr int kBatchesAhead = 2;        // each holds its images
+constexpr int kCachedBatchesAhead = 1;  // each holds its prefixes, which are read in a fraction of a step
 
 /// How the stages that need a graph are run.
 using StageRunner = std::function<void(std::span<const Stage>, std::size_t, std::size_t, PrefixState&)>;
@@ -189,8 +190,10 @@ PolicyTask::PolicyTask(std::shared_ptr<Policy> policy, const FreezePlan& plan, c
   if (!split.held_out.empty()) {
     held_out.emplace(policy, part_of(*policy, dataset, split.held_out, cameras), source, options);
   }
-  const LoaderOptions loader_options{
-      .batch_size = options.batch_size, .seed = options.seed, .workers = options.workers, .prefetch = kBatchesAhead};
+  const LoaderOptions loader_options{.batch_size = options.batch_size,
+                                     .seed = options.seed,
+                                     .workers = options.workers,
+                                     .prefetch = caches ? kCachedBatchesAhead : kBatchesAhead};
   impl_ = std::make_unique<Impl>(Impl{.policy = std::move(policy),
                                       .boundary = plan.boundary,
                                       .draws = options.draws,

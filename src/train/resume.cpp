@@ -105,6 +105,8 @@ void warn_of_changed_options(const TrainingState& state, const TrainOptions& opt
   warn_if_changed("seed", std::to_string(state.seed), std::to_string(options.seed));
   warn_if_changed("batch_size", std::to_string(state.batch_size), std::to_string(options.batch_size));
   warn_if_changed("accumulation", std::to_string(state.accumulation), std::to_string(options.accumulation));
+  warn_if_changed("draws", std::to_string(state.draws), std::to_string(options.draws));
+  warn_if_changed("image transforms", state.image_transforms, options.image_transforms.text());
   warn_if_changed("precision", state.precision, std::string(precision_name(precision)));
 }
 

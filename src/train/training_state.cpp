@@ -40,6 +40,8 @@ Json TrainingState::to_json() const {
           {"seed", std::to_string(seed)},
           {"batch_size", batch_size},
           {"accumulation", accumulation},
+          {"draws", draws},
+          {"image_transforms", image_transforms},
           {"precision", precision},
           {"plan_digest", plan_digest},
           {"base_digest", base_digest},
@@ -64,6 +66,8 @@ TrainingState TrainingState::from_json(const Json& json, const std::string& wher
   state.seed = parse_seed(json_field<std::string>(json, "seed", where), where);
   state.batch_size = json_field<std::int64_t>(json, "batch_size", where);
   state.accumulation = json_field<std::int64_t>(json, "accumulation", where);
+  state.draws = json_field_or(json, "draws", state.draws, where);
+  state.image_transforms = json_field_or(json, "image_transforms", state.image_transforms, where);
   state.precision = json_field<std::string>(json, "precision", where);
   state.plan_digest = json_field<std::string>(json, "plan_digest", where);
   state.base_digest = json_field<std::string>(json, "base_digest", where);

@@ -65,7 +65,8 @@ TEST(MemoryPlan, WhileWeightsAreCastTheSmallestFirstOneOfThemIsThereTwice) {
 }
 
 TEST(MemoryPlan, AGradientInAShortTypeWaitsForThatOfAnotherStageWithTheSameWeight) {
-  const auto peak = [](const ModelLayout& layout, at::ScalarType compute) {
+  const auto peak = [](ModelLayout layout, at::ScalarType compute) {
+    layout.line[3].bytes.workspace = {.fixed = 1000};
     const FreezePlan plan = plan_of(layout, "");
     const MemoryPlan memory =
         plan_memory(layout, plan, deepest_cut(layout, plan, CacheCut::kv), {.batch_size = 1}, {.compute = compute});
@@ -110,10 +111,10 @@ TEST(MemoryPlan, PicturesAreReadAheadWhereAStageThatRunsReadsThem) {
 
 TEST(MemoryPlan, EntriesOfACacheAreReadAheadInsteadOfPictures) {
   const auto vision = [](std::int64_t ahead) {
-    return memory_of("", CacheCut::vision, {.batch_size = 2}, {.batches_ahead = ahead});
+    return memory_of("", CacheCut::vision, {.batch_size = 2}, {.entries_ahead = ahead});
   };
-  EXPECT_EQ(vision(3).read_ahead, 2 * 2 * 16 * 4) << "those of the batch that is used are its prefix";
-  EXPECT_EQ(vision(5).peak - vision(3).peak, 2 * 2 * 16 * 4);
+  EXPECT_EQ(vision(1).read_ahead, 2 * 16 * 4) << "those of the batch that is used are its prefix";
+  EXPECT_EQ(vision(3).peak - vision(1).peak, 2 * 2 * 16 * 4);
 }
 
 TEST(MemoryPlan, GradientsTakeTheRoomThatActivationsLeave) {
@@ -130,6 +131,14 @@ TEST(MemoryPlan, GradientsTakeTheRoomThatActivationsLeave) {
 TEST(MemoryPlan, WhatACacheHoldsInMemoryIsAddedToEveryPhase) {
   const double without = memory_of("", CacheCut::kv, {}).peak;
   EXPECT_EQ(memory_of("", CacheCut::kv, {}, {.cache_bytes = 1000}).peak, without + 1000);
+}
+
+TEST(MemoryPlan, WhatTheProcessTakesBesideTensorsIsAddedToEveryPhase) {
+  for (const CacheCut cut : {CacheCut::none, CacheCut::kv}) {
+    const MemoryPlan memory = memory_of("", cut, {}, {.process_bytes = 1000});
+    EXPECT_EQ(memory.process, 1000);
+    EXPECT_EQ(memory.peak, memory_of("", cut, {}).peak + 1000);
+  }
 }
 
 TEST(MemoryPlan, ActivationsAreTheKeysAndWhatEachWalkedStageSaves) {
@@ -188,7 +197,7 @@ TEST(MemoryPlan, ThePeakIsSaidWithItsPhase) {
   EXPECT_EQ(memory_phase_name(cached.peak_phase), "backward");
   EXPECT_EQ(cached.peak_stage, "head.0");
   // the head's weights and moments, entries ahead, noise, memory and what head.0 saved, gradients, workspace
-  EXPECT_EQ(cached.peak, (128 + 256) + 2 * 32 + 16 + (32 + 44) + 128 + 40);
+  EXPECT_EQ(cached.peak, (128 + 256) + 32 + 16 + (32 + 44) + 128 + 40);
   ModelLayout layout = sized_layout();
   layout.parameters[0].shape = {4, 400};
   const FreezePlan plan = plan_of(layout, "");

@@ -137,6 +137,24 @@ std::filesystem::path short_run(const std::filesystem::path& folder) {
   return folder / "run";
 }
 
+TEST(ResumeWarning, WhatMakesTheRunAnotherIsSaid) {
+  const toy::Folder folder;
+  TrainOptions options = options_of({}, short_run(folder.path()), 5);
+  options.resume = true;
+  options.seed += 1;
+  options.draws = 4;
+  options.image_transforms.enable = true;
+  options.image_transforms.views = 2;
+  Model model;
+  testing::internal::CaptureStderr();
+  const Trainer trainer(model.ptr(), toy::plan_of(*model, Case{}.trains), options);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(said, testing::HasSubstr(fmt::format("seed was {} and is {}", options.seed - 1, options.seed)));
+  EXPECT_THAT(said, testing::HasSubstr("draws was 1 and is 4"));
+  EXPECT_THAT(said, testing::HasSubstr("image transforms was none and is 2 views of {\"max_num_transforms\":3"));
+  EXPECT_THAT(said, testing::Not(testing::HasSubstr("batch_size was")));
+}
+
 std::string resume_refusal(const std::filesystem::path& output, const Model& model,
                            bool (*trains)(const std::string&)) {
   TrainOptions options = options_of({}, output, 8);

@@ -52,6 +52,8 @@ struct ImageTransformsOptions {
   void validate() const;
   /// With LeRobot's names; `enable` and `views` left out: they do not change what a view of a frame looks like.
   [[nodiscard]] Json to_json() const;
+  /// All of it in one line, to tell options apart: "none" when they are not enabled.
+  [[nodiscard]] std::string text() const;
 };
 
 /// Sets one thing of one transform: ("brightness", "0.7:1.3") or ("brightness.brightness", "0.7:1.3") its range,

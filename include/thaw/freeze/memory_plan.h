@@ -22,7 +22,10 @@ struct MemoryOptions {
   bool ema = false;                     ///< a moving average of what trains
   double cache_bytes = 0.0;             ///< of entries that a prefix cache holds in memory
   bool weights_return = true;           ///< what a full cache has no use for is read again at the end of a run
-  std::int64_t batches_ahead = 3;       ///< that are in memory: the loader's two, and the one that is used
+  std::int64_t batches_ahead = 3;       ///< of pictures: the loader's two, and the one that is used
+  std::int64_t entries_ahead = 1;       ///< batches of a cache's entries: the loader's one
+  /// What comes with training beside tensors: pages of libraries, a tokenizer's tables, small blocks.
+  double process_bytes = 0.0;
 };
 
 /// When in a run the most is held.
@@ -36,8 +39,7 @@ struct StageMemory {
   double workspace = 0.0;  ///< lives while it runs
 };
 
-/// Bytes, of a policy that was loaded from a folder. The peak is above what the process held before that; library code
-/// and its threads are not in it.
+/// Bytes, of a policy that was loaded from a folder. The peak is above what the process held before that.
 struct MemoryPlan {
   double frozen_weights = 0.0;     ///< in the compute dtype
   double trainable_weights = 0.0;  ///< float32 masters
@@ -46,6 +48,7 @@ struct MemoryPlan {
   double gradients = 0.0;
   double moments = 0.0;
   double ema = 0.0;
+  double process = 0.0;      ///< MemoryOptions::process_bytes
   double cache = 0.0;        ///< entries that a prefix cache holds in memory
   double read_ahead = 0.0;   ///< of batches: pictures, float32, where stages read any, and entries of a cache
   double inputs = 0.0;       ///< what begin() and add_draw() make of a batch, images that go by chunks apart

@@ -32,6 +32,8 @@ struct TrainingState {
   std::uint64_t seed = 0;
   std::int64_t batch_size = 0;
   std::int64_t accumulation = 1;
+  std::int64_t draws = 1;
+  std::string image_transforms = "none";  ///< of the pictures trained on, as ImageTransformsOptions::text() has them
   std::string precision;
   std::string plan_digest;
   std::string base_digest;
