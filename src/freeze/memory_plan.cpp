@@ -129,8 +129,9 @@ class Walk {
     note(MemoryPhase::loading, "", loaded);
     cast_weights(loaded);
     // It comes back beside the moments and the cache.
-    if (options_.weights_return)
+    if (options_.weights_return) {
       note(MemoryPhase::loading, "", memory_.resident() + memory_.released_weights + memory_.cache);
+    }
   }
 
   [[nodiscard]] at::ScalarType held_as(const PlannedParameter& parameter) const {
